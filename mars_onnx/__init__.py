@@ -1,0 +1,1 @@
+"""mars_onnx: partition an ONNX model over a pool of accelerators."""
