@@ -1,0 +1,1 @@
+"""From a layout to another: which collectives, between whom, of which boxes. Makes all communication choices."""

@@ -1,0 +1,1 @@
+"""How every operator can be sharded: one rule per operator kind, over its iteration axes."""

@@ -1,0 +1,147 @@
+"""Rules for Conv: plain, grouped, depthwise, strided, dilated, in any number of spatial dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from mars_onnx.rules.axes import Along, Axis, AxisRange, IntArray, Ranges, Window
+from mars_onnx.rules.base import LocalGraph, OpRule, Share, Signature, TensorType, attributes_without
+from mars_onnx.rules.registry import rule
+from mars_onnx.rules.windows import resolve_pads
+
+#: Names of the spatial output axes, by number of spatial dimensions.
+SPATIAL_NAMES = {1: ("W",), 2: ("H", "W"), 3: ("D", "H", "W")}
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedChannels:
+    """Input channels of a grouped convolution under ranges of Cout and of Cin (channels within a group).
+
+    Attributes:
+        outputs_per_group: Output channels of one group.
+        inputs_per_group: Input channels of one group, the extent of the Cin axis.
+    """
+
+    outputs_per_group: int
+    inputs_per_group: int
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return ("Cout", "Cin")
+
+    def __call__(self, ranges: Ranges) -> AxisRange:
+        low, high = ranges["Cout"]
+        first, last = ranges["Cin"]
+        first_group = low // self.outputs_per_group
+        last_group = (np.maximum(high, 1) - 1) // self.outputs_per_group
+        empty = low >= high
+        start = first_group * self.inputs_per_group + first
+        stop = last_group * self.inputs_per_group + last
+        return np.where(empty, 0, start), np.where(empty, 0, stop)
+
+
+@dataclass(frozen=True)
+class ConvRule(OpRule):
+    """Axes N, Cout, H, W (parallel), Cin, Kh, Kw (reductions); Cin counts channels within a group."""
+
+    groups: int = 1
+    windows: tuple[Window, ...] = ()
+
+    @property
+    def _outputs_per_group(self) -> int:
+        return self.signature.input(1).shape[0] // self.groups
+
+    def problem(self, ranges: Mapping[str, tuple[int, int]]) -> str | None:
+        if self.groups == 1:
+            return None
+        low, high = ranges["Cout"]
+        per_group = self._outputs_per_group
+        inside_one = low // per_group == (high - 1) // per_group
+        if not inside_one and (low % per_group or high % per_group):
+            return f"output channels {low}:{high} cut groups of {per_group} unevenly"
+        first, last = ranges["Cin"]
+        if not inside_one and last - first < self.signature.input(1).shape[1]:
+            return "input channels can be split only within one group"
+        return None
+
+    def macs(self, ranges: Ranges) -> IntArray:
+        work = np.asarray(1, np.int64)
+        for axis in self.axes:
+            low, high = ranges[axis.name]
+            work = work * np.maximum(high - low, 0)
+        return work
+
+    def local(self, graph: LocalGraph, share: Share, inputs: Sequence[ir.Value | None]) -> tuple[ir.Value, ...]:
+        data, weight, bias = (*inputs, None)[:3]
+        result = self.signature.output()
+        shape = share.output_shape()
+        if data is None or weight is None:
+            # The share lies wholly inside the padding: its products are zero, and only the bias is left.
+            zeros = graph.zeros(result.dtype, shape)
+            if bias is None or not share.first:
+                return (zeros,)
+            column = (1, shape[1]) + (1,) * len(self.windows)
+            grown = graph.op(
+                "Reshape",
+                [bias, graph.constant(np.asarray(column, np.int64))],
+                {},
+                [TensorType(result.dtype, column)],
+            )
+            return graph.op("Add", [zeros, *grown], {}, [TensorType(result.dtype, shape)])
+        pads = [
+            window.pads(*share.ranges[window.axis], *share.ranges[str(window.kernel_axis)]) for window in self.windows
+        ]
+        attributes = attributes_without(self.signature, "auto_pad")
+        attributes |= {
+            "pads": (*(before for before, _ in pads), *(after for _, after in pads)),
+            "kernel_shape": tuple(share.extent(str(window.kernel_axis)) for window in self.windows),
+            "group": max(1, share.extent("Cout") // self._outputs_per_group) if self.groups > 1 else 1,
+        }
+        operands = [data, weight] if bias is None or not share.first else [data, weight, bias]
+        return graph.op("Conv", operands, attributes, [TensorType(result.dtype, shape)])
+
+
+@rule("Conv")
+def convolution(signature: Signature) -> OpRule | None:
+    """Conv of opset 1 and later."""
+    data, weight = signature.input(0), signature.input(1)
+    spatial = len(data.shape) - 2
+    names = SPATIAL_NAMES.get(spatial)
+    result = signature.output()
+    if names is None or 0 in weight.shape or 0 in result.shape:
+        return None
+    kernel = weight.shape[2:]
+    strides = signature.integers("strides", (1,) * spatial)
+    dilations = signature.integers("dilations", (1,) * spatial)
+    pads = resolve_pads(signature, data.shape[2:], result.shape[2:], kernel, strides, dilations)
+    if pads is None:
+        return None
+    groups = signature.integer("group", 1)
+    outputs_per_group = weight.shape[0] // groups
+    windows = tuple(
+        Window(name, f"K{name.lower()}", kernel[i], strides[i], dilations[i], pads[i], data.shape[2 + i])
+        for i, name in enumerate(names)
+    )
+    granule = outputs_per_group if groups > 1 else 1
+    parallel = (Axis("N", data.shape[0]), Axis("Cout", weight.shape[0], granularity=granule, divisible=True))
+    spatial_axes = tuple(Axis(name, result.shape[2 + i]) for i, name in enumerate(names))
+    reductions = (
+        Axis("Cin", weight.shape[1], reduction=True),
+        *(Axis(f"K{name.lower()}", kernel[i], reduction=True) for i, name in enumerate(names)),
+    )
+    channels = Along("Cin") if groups == 1 else GroupedChannels(outputs_per_group, weight.shape[1])
+    weight_dims = (Along("Cout"), Along("Cin"), *(Along(f"K{name.lower()}") for name in names))
+    bias_dims = ((Along("Cout"),),) if len(signature.inputs) > 2 and signature.inputs[2] else ()
+    return ConvRule(
+        signature,
+        axes=parallel + spatial_axes + reductions,
+        inputs=((Along("N"), channels, *windows), weight_dims, *bias_dims),
+        outputs=((Along("N"), Along("Cout"), *(Along(name) for name in names)),),
+        operands={0: "input", 1: "weight"},
+        groups=groups,
+        windows=windows,
+    )
