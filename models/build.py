@@ -5,7 +5,6 @@ import difflib
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 import onnx
 
-from mars_onnx.errors import InputError, MarsError, UsageError
+from mars_onnx.errors import MarsError, UsageError
 
 from . import encoder, face_anti_spoofing, light, plain_convolutional, residual
 from .graph_writer import DEFAULT_OPSET, Skeleton
@@ -112,21 +111,18 @@ def _write_file(model: onnx.ModelProto, path: Path) -> None:
     """Write ``path`` whole or not at all.
 
     Raises:
-        InputError: The file cannot be written.
+        UsageError: The file cannot be written.
     """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(model.SerializeToString(deterministic=True))
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            temporary.write_bytes(model.SerializeToString(deterministic=True))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _table() -> str:

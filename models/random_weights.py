@@ -13,11 +13,12 @@ floating-point error, so that the bytes do not depend on how a processor orders 
 import math
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from . import signal_moments as moments
 from .graph_writer import Shape, Skeleton
@@ -33,7 +34,13 @@ _MEAN_OF_INVERSE_VARIANCE = math.log(3.0)
 
 
 def fill(skeleton: Skeleton, seed: int) -> onnx.ModelProto:
-    """Return the model of ``skeleton`` with all weights as initializers; equal arguments give equal bytes."""
+    """Complete the model of ``skeleton`` in place and return it, with all weights as initializers.
+
+    Equal skeletons and seeds give equal bytes. A weight does not depend on the batch size.
+
+    Raises:
+        ValueError: An operator has no rule, or a weight is not used: a mistake in an architecture.
+    """
     return _Filler(skeleton, seed).run()
 
 
@@ -81,7 +88,7 @@ class _Filler:
         if self._weight_of(node.input[1]) is None:
             return moments.contract(x, self._of(node.input[1]), self._shapes[node.input[0]][-1])
         shape = self._shapes[node.input[1]]
-        if node.op_type == "MatMul" or (node.op_type == "Gemm" and not _integer(node, "transB")):
+        if node.op_type == "MatMul" or (node.op_type == "Gemm" and not _attribute(node, "transB", 0)):
             self._matrix(node.input[1], shape[1], shape[0], x, transposed=True)
         else:
             self._matrix(node.input[1], shape[0], math.prod(shape[1:]), x, depthwise=shape[1] == 1)
@@ -123,17 +130,25 @@ class _Filler:
     def pooled(self, node: onnx.NodeProto) -> Moments:
         """MaxPool, AveragePool and GlobalAveragePool."""
         x = self._of(node.input[0])
-        window = math.prod(_integers(node, "kernel_shape") or self._shapes[node.input[0]][2:])
-        return moments.max_pool(x, window) if node.op_type == "MaxPool" else moments.average_pool(x, window)
+        map_size = math.prod(self._shapes[node.input[0]][2:])
+        window = math.prod(_attribute(node, "kernel_shape", [map_size]))
+        if node.op_type == "MaxPool":
+            return moments.max_pool(x, window)
+        return moments.average_pool(x, window, map_size)
+
+    def response_normalized(self, node: onnx.NodeProto) -> Moments:
+        """LRN."""
+        bias, beta = _attribute(node, "bias", 1.0), _attribute(node, "beta", 0.75)
+        return moments.response_norm(self._of(node.input[0]), bias, beta)
 
     def softmaxed(self, node: onnx.NodeProto) -> Moments:
         """Softmax over the last axis, or over all but the first where an old opset flattens."""
         shape = self._shapes[node.input[0]]
-        classes = shape[-1] if _integer(node, "axis") == -1 else math.prod(shape[1:])
+        classes = shape[-1] if _attribute(node, "axis", 1) == -1 else math.prod(shape[1:])
         return moments.softmax(self._of(node.input[0]), classes)
 
     def passed(self, node: onnx.NodeProto) -> Moments:
-        """Operators that only move elements, or (LRN) hardly change them."""
+        """Operators that only move elements."""
         return self._of(node.input[0])
 
     def mapped(self, node: onnx.NodeProto) -> Moments:
@@ -200,12 +215,10 @@ class _Filler:
         self._values[weight] = numpy_helper.from_array(values, weight)
 
 
-def _integer(node: onnx.NodeProto, name: str) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), 0)
-
-
-def _integers(node: onnx.NodeProto, name: str) -> list[int]:
-    return next((list(attribute.ints) for attribute in node.attribute if attribute.name == name), [])
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """Value of attribute ``name`` of ``node``."""
+    found = (helper.get_attribute_value(item) for item in node.attribute if item.name == name)
+    return next(found, default)
 
 
 _FUNCTIONS: dict[str, Callable[[Moments], Moments]] = {
@@ -219,10 +232,11 @@ _RULES: dict[str, Callable[[_Filler, onnx.NodeProto], Moments]] = {
     **dict.fromkeys(("Conv", "Gemm", "MatMul"), _Filler.filtered),
     **dict.fromkeys(("Add", "Sum"), _Filler.added),
     **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool"), _Filler.pooled),
-    **dict.fromkeys(("Reshape", "Transpose", "Flatten", "Dropout", "LRN"), _Filler.passed),
+    **dict.fromkeys(("Reshape", "Transpose", "Flatten", "Dropout"), _Filler.passed),
     **dict.fromkeys(_FUNCTIONS, _Filler.mapped),
     "BatchNormalization": _Filler.batch_normalized,
     "LayerNormalization": _Filler.layer_normalized,
+    "LRN": _Filler.response_normalized,
     "Mul": _Filler.multiplied,
     "Div": _Filler.divided,
     "Concat": _Filler.concatenated,
