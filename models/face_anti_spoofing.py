@@ -1,10 +1,9 @@
 """CASIA-SURF and FaceBagNet: three trunks, one per modality (RGB, depth, infrared), joined late.
 
-Both have the graph inputs ``rgb``, ``depth`` and ``infrared``, each with three channels (depth and infrared
-images are stored as three-channel images in the data set), and end in two logits: spoof and live.
-
-What the papers leave open is reconstructed here, as told at each network. Channel attention is
-squeeze-and-excitation (Hu et al., CVPR 2018) with reduction 16; its fully connected layers are 1x1
+Both have the graph inputs ``rgb``, ``depth`` and ``infrared`` and end in two logits: spoof and live. The
+papers give the outline; the details are reconstructed, as told at each network, so that parameter counts
+are not the published ones. In both, depth and infrared are taken as three-channel images. Channel attention
+is squeeze-and-excitation (Hu et al., CVPR 2018) with reduction 16; its fully connected layers are 1x1
 convolutions on the pooled (N, C, 1, 1) tensor, which is the same function.
 """
 
@@ -14,12 +13,11 @@ from .residual import basic_block, bottleneck_block, stem
 MODALITIES = ("rgb", "depth", "infrared")
 CASIA_SURF_SOURCE = (
     "Multi-modal fusion network with squeeze-and-excitation fusion of Zhang et al., 'A dataset and benchmark "
-    "for large-scale multi-modal face anti-spoofing' (CVPR 2019), on ResNet-18; input size and reduction "
-    "reconstructed"
+    "for large-scale multi-modal face anti-spoofing' (CVPR 2019), on ResNet-18; details reconstructed"
 )
 FACEBAGNET_SOURCE = (
     "FaceBagNet of Shen, Huang and Tong, 'FaceBagNet: bag-of-local-features model for multi-modal face "
-    "anti-spoofing' (CVPR workshops 2019), on 48x48 patches; number and width of the blocks reconstructed"
+    "anti-spoofing' (CVPR workshops 2019), on 48x48 patches; the blocks are reconstructed"
 )
 _REDUCTION = 16
 _CARDINALITY = 32
@@ -28,10 +26,10 @@ _CARDINALITY = 32
 def casia_surf(*, batch: int, opset: int) -> Skeleton:
     """Fusion network of the CASIA-SURF benchmark: three inputs (batch, 3, 112, 112), output (batch, 2).
 
-    From the paper: a ResNet-18 split into res1 to res5; res1 (the stem), res2 and res3 per modality,
-    channel attention per modality, concatenation, then shared res4 and res5, global average pooling and the
-    classifier. Reconstructed: the input size, the reduction of the attention, and that the first block of
-    res4 takes the 3 * 128 concatenated channels directly.
+    From the paper's outline: ResNet-18 split into res1 to res5; res1 (the stem), res2 and res3 per
+    modality, channel attention per modality, concatenation, then shared res4 and res5, global average
+    pooling and the classifier. Reconstructed: the input size and channels, the reduction of the attention,
+    and that the first block of res4 takes the 3 * 128 concatenated channels directly.
     """
     writer = GraphWriter("casia_surf", source=CASIA_SURF_SOURCE, opset=opset)
     branches = []
@@ -50,11 +48,11 @@ def casia_surf(*, batch: int, opset: int) -> Skeleton:
 def facebagnet(*, batch: int, opset: int) -> Skeleton:
     """FaceBagNet on patches: three inputs (batch, 3, 48, 48), output (batch, 2).
 
-    From the paper: one patch per modality; trunks of SE-ResNeXt blocks; the features of the three trunks
-    concatenated (res3 level), then shared residual blocks, global average pooling and the classifier. Modal
-    feature erasing is a training measure and has no node here. Reconstructed: a 3x3 stem without pooling,
-    two blocks of cardinality 32 per stage with 64, 128 and 256 output channels, channel attention per
-    modality before the concatenation, and shared stages of two basic blocks with 256 and 512 channels.
+    From the paper's outline: one patch per modality, three residual trunks whose features are concatenated
+    (res3 level), shared residual blocks, global average pooling and the classifier. Modal feature erasing
+    is a training measure and has no node here. Reconstructed: the trunks as SE-ResNeXt stages (two blocks
+    of cardinality 32 with 64, 128 and 256 channels) behind a 3x3 stem without pooling, channel attention
+    per modality before the concatenation, and shared stages of two basic blocks with 256 and 512 channels.
     """
     writer = GraphWriter("facebagnet", source=FACEBAGNET_SOURCE, opset=opset)
     branches = []
