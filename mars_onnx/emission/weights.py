@@ -1,0 +1,34 @@
+"""Boxes of initializers: read only when they are written to a file, and each distinct box once."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from mars_onnx.geometry import Box, box_shape, box_text, whole_box
+
+#: Below this many bytes a slice is made at once: a lazy tensor costs more than it saves.
+_EAGER_BYTES = 1024
+
+
+def slice_initializer(value: ir.Value, box: Box) -> ir.TensorProtocol:
+    """A box of an initializer, named after both.
+
+    The tensor is evaluated when it is written or used; one that lies in a memory-mapped file is not read before.
+    """
+    tensor = value.const_value
+    if tensor is None or value.name is None:
+        raise ValueError(f"{value.name!r} is no initializer")
+    shape = box_shape(box)
+    name = value.name if box == whole_box(tensor.shape.numpy()) else f"{value.name}[{box_text(box)}]"
+    if tensor.nbytes <= _EAGER_BYTES:
+        return _slice(tensor, box, name)
+    if name == value.name:
+        return tensor
+    return ir.LazyTensor(lambda: _slice(tensor, box, name), dtype=tensor.dtype, shape=ir.Shape(shape), name=name)
+
+
+def _slice(tensor: ir.TensorProtocol, box: Box, name: str) -> ir.Tensor:
+    part = tensor.numpy()[tuple(slice(start, stop) for start, stop in box)]
+    # ascontiguousarray would turn a scalar into a vector.
+    return ir.Tensor(np.ascontiguousarray(part).reshape(part.shape), dtype=tensor.dtype, name=name)

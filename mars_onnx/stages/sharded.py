@@ -1,0 +1,152 @@
+"""The sharded stage: what a node's strategy means on its set, and the invariants of a graph with layouts.
+
+Invariants, checked by :func:`problems`:
+
+- every node of the main graph has a set and a strategy, and the strategy can be applied to it;
+- every tensor that is no initializer has a layout, and each part of it covers the tensor;
+- every node finds on each member what that member needs of its inputs, whole, not as partial sums (only a
+  Redistribute resolves those);
+- the layouts of a node's outputs are the ones that its strategy gives;
+- a graph output is not partial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import onnx_ir as ir
+
+from mars_onnx.errors import InputError
+from mars_onnx.geometry import Layout, box_text, contains
+from mars_onnx.rules.signature import is_present, signature_of, tensor_type
+from mars_onnx.sharding.lowering import Sharding, lower
+from mars_onnx.sharding.mapping import Mapping as AcceleratorMapping
+from mars_onnx.stages import attachments
+from mars_onnx.comm.domain import DOMAIN
+
+REDISTRIBUTE = "Redistribute"
+
+
+def is_redistribute(node: ir.Node) -> bool:
+    """Whether a node moves a tensor from one layout to another."""
+    return node.domain == DOMAIN and node.op_type == REDISTRIBUTE
+
+
+def sharding_of(node: ir.Node, mapping: AcceleratorMapping) -> Sharding:
+    """What the strategy attached to a node means on its set.
+
+    Raises:
+        InputError: The strategy cannot be applied; the message names the layer.
+    """
+    members = mapping.sets[attachments.get_set(node)].members
+    try:
+        return lower(signature_of(node), attachments.get_strategy(node), members)
+    except InputError as error:
+        raise InputError(f"layer {node.name!r}: {error}") from error
+
+
+def needed_inputs(node: ir.Node, sharding: Sharding) -> Iterator[tuple[int | None, ir.Value, Layout]]:
+    """The tensors that a node takes from the graph, with the boxes that its members need before it starts.
+
+    Yields:
+        Index of the input (one tensor may be two inputs with different needs), tensor, needed boxes. The index is
+        ``None`` for what a subgraph captures from outside; that is needed whole, wherever the node runs.
+    """
+    for index, (value, need) in enumerate(zip(node.inputs, sharding.needs, strict=False)):
+        if value is not None and need is not None and not value.is_initializer():
+            yield index, value, need
+    for value in captured_values(node):
+        kind = tensor_type(value)
+        if kind is not None and not value.is_initializer():
+            whole = Layout.replicated(kind.shape, sharding.members)
+            idle = tuple(None if share is None else box for share, box in zip(sharding.shares, whole.boxes, strict=True))
+            yield None, value, Layout(kind.shape, sharding.members, idle)
+
+
+def replace_captured(node: ir.Node, replacements: Mapping[ir.Value, ir.Value]) -> None:
+    """Use other values of the surrounding graph in the bodies that a node holds."""
+    for attribute in node.attributes.values():
+        if attribute.type is not ir.AttributeType.GRAPH:
+            continue
+        body = attribute.as_graph()
+        for inner in ir.traversal.RecursiveGraphIterator(body):
+            for index, value in enumerate(inner.inputs):
+                if value in replacements:
+                    inner.replace_input_with(index, replacements[value])
+        for index, value in enumerate(body.outputs):
+            if value in replacements:
+                body.outputs[index] = replacements[value]
+
+
+def captured_values(node: ir.Node) -> tuple[ir.Value, ...]:
+    """Values of the graph around a node that its subgraphs use, in order of first use."""
+    found: dict[ir.Value, None] = {}
+    for attribute in node.attributes.values():
+        if attribute.type is ir.AttributeType.GRAPH:
+            graphs = [attribute.as_graph()]
+        elif attribute.type is ir.AttributeType.GRAPHS:
+            graphs = list(attribute.as_graphs())
+        else:
+            continue
+        for graph in graphs:
+            inner = {id(value) for value in (*graph.inputs, *graph.initializers.values())}
+            nodes = list(ir.traversal.RecursiveGraphIterator(graph))
+            inner |= {id(output) for own in nodes for output in own.outputs}
+            inner |= {
+                id(value)
+                for own in nodes
+                for inside in own.attributes.values()
+                if inside.type is ir.AttributeType.GRAPH
+                for value in (*inside.as_graph().inputs, *inside.as_graph().initializers.values())
+            }
+            used = [value for own in nodes for value in own.inputs] + list(graph.outputs)
+            found.update((value, None) for value in used if is_present(value) and id(value) not in inner)
+    return tuple(value for value in found if value is not None)
+
+
+def satisfied(held: Layout, need: Layout) -> bool:
+    """Whether every member already holds, whole, what it needs."""
+    if held.partial:
+        return all(box is None for box in need.boxes)
+    boxes = dict(zip(held.members, held.boxes, strict=True))
+    return all(contains(boxes.get(rank), box) for rank, box in zip(need.members, need.boxes, strict=True))
+
+
+def problems(model: ir.Model) -> list[str]:
+    """Everything that breaks an invariant of the sharded stage; empty if all hold."""
+    mapping = attachments.get_mapping(model)
+    found: list[str] = []
+    values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
+    for value in values:
+        if tensor_type(value) is None or not is_present(value):
+            continue
+        if not attachments.has_layout(value):
+            found.append(f"value {value.name!r} has no layout")
+        elif not value.is_graph_input():
+            found += [f"value {value.name!r}: {problem}" for problem in attachments.get_layout(value).problems()]
+    if found:
+        return found
+    for node in model.graph:
+        if is_redistribute(node):
+            continue
+        sharding = sharding_of(node, mapping)
+        for _, value, need in needed_inputs(node, sharding):
+            held = attachments.get_layout(value)
+            if not satisfied(held, need):
+                found.append(
+                    f"node {node.name!r} needs {value.name!r} as {need.to_text()}, but it is there as {held.to_text()}"
+                )
+        for value, layout in zip(node.outputs, sharding.produced, strict=True):
+            if layout is not None and attachments.get_layout(value) != layout:
+                found.append(f"node {node.name!r} leaves {value.name!r} in another layout than the one attached to it")
+    found += [
+        f"graph output {value.name!r} is partial"
+        for value in model.graph.outputs
+        if tensor_type(value) is not None and attachments.get_layout(value).partial
+    ]
+    return found
+
+
+def describe(layout: Layout) -> str:
+    """A layout for a person: the box of each member."""
+    return ", ".join(f"{rank}: {box_text(box)}" for rank, box in zip(layout.members, layout.boxes, strict=True))

@@ -1,0 +1,152 @@
+"""insert-sharding: a layout for every tensor, and a Redistribute where a layer needs another one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from mars_onnx.comm.domain import DOMAIN, VERSION
+from mars_onnx.comm.functions import functions_for
+from mars_onnx.errors import InputError
+from mars_onnx.geometry import Layout, hull
+from mars_onnx.redistribution.planner import redistribute
+from mars_onnx.rules.signature import tensor_type
+from mars_onnx.stages import attachments
+from mars_onnx.stages.sharded import REDISTRIBUTE, captured_values, needed_inputs, replace_captured, satisfied, sharding_of
+
+
+@dataclass(frozen=True)
+class InsertSharding(ir.passes.InPlacePass):
+    """Give every tensor a layout and put a Redistribute where a layer needs another one.
+
+    Contract: takes a canonical graph with a mapping (select-accelerators). Leaves the graph in global shapes, with a
+    layout on every tensor; each Redistribute is the identity there, so the graph computes what it did before.
+
+    Before::
+
+        y = Conv (x, w)          # ES(H=2)
+        z = Conv (y, v)          # ES(H=2), 3x3: needs a row from the neighbour
+
+    After::
+
+        y = Conv (x, w)
+        y_halo = org.mars_onnx.comm.Redistribute <kind = "halo-exchange"> (y)
+        z = Conv (y_halo, v)
+    """
+
+    stage: ClassVar[str] = "sharded"
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        _Inserter(model).run()
+        attachments.set_stage(model, self.stage)
+        return ir.passes.PassResult(model, modified=True)
+
+
+@dataclass
+class _Inserter:
+    model: ir.Model
+    #: The value that stands for an original one after its partial sums are resolved.
+    current: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    #: Redistributed versions, so that two layers with the same need share one.
+    versions: dict[tuple[ir.Value, Layout], ir.Value] = field(default_factory=dict)
+    input_needs: dict[ir.Value, list[Layout]] = field(default_factory=dict)
+
+    def run(self) -> None:
+        mapping = attachments.get_mapping(self.model)
+        for node in list(self.model.graph):
+            sharding = sharding_of(node, mapping)
+            self.check_opaque_inputs(node, sharding.members)
+            for index, value, need in list(needed_inputs(node, sharding)):
+                provided = self.provide(value, need, node)
+                if index is not None:
+                    node.replace_input_with(index, provided)
+                elif provided is not value:
+                    replace_captured(node, {value: provided})
+            for value, produced, resolved in zip(node.outputs, sharding.produced, sharding.resolved, strict=True):
+                if produced is None or resolved is None:
+                    continue
+                attachments.set_layout(value, produced)
+                if resolved != produced:
+                    self.current[value] = self.move(value, resolved, after=node)
+        for value in self.model.graph.inputs:
+            self.place_input(value)
+        for index, value in enumerate(self.model.graph.outputs):
+            self.place_output(index, value)
+        used = any(node.domain == DOMAIN for node in self.model.graph)
+        if used:
+            self.model.graph.opset_imports[DOMAIN] = VERSION
+            opset = self.model.graph.opset_imports[""]
+            for function in functions_for(opset, [REDISTRIBUTE]):
+                self.model.functions[function.identifier()] = function
+
+    def provide(self, value: ir.Value, need: Layout, node: ir.Node) -> ir.Value:
+        """The version of a value that holds, on each member, what it needs."""
+        if value.is_graph_input():
+            self.input_needs.setdefault(value, []).append(need)
+            return value
+        source = self.current.get(value, value)
+        if satisfied(attachments.get_layout(source), need):
+            return source
+        key = (source, need)
+        if key not in self.versions:
+            self.versions[key] = self.move(source, need, before=node)
+        return self.versions[key]
+
+    def move(
+        self, value: ir.Value, target: Layout, *, before: ir.Node | None = None, after: ir.Node | None = None
+    ) -> ir.Value:
+        """Insert a Redistribute of a value to the layout ``target``."""
+        pool = attachments.get_pool(self.model)
+        plan = redistribute(attachments.get_layout(value), target, pool.distance)
+        number = sum(1 for user, _ in value.uses() if user.op_type == REDISTRIBUTE)
+        moved = ir.Value(
+            name=f"{value.name}.{plan.kind}" + (f".{number}" if number else ""), shape=value.shape, type=value.type
+        )
+        node = ir.Node(
+            DOMAIN, REDISTRIBUTE, [value], [ir.AttrString("kind", plan.kind)], outputs=[moved], name=f"to_{moved.name}"
+        )
+        if before is not None:
+            self.model.graph.insert_before(before, node)
+        elif after is not None:
+            self.model.graph.insert_after(after, node)
+        attachments.set_layout(moved, target)
+        return moved
+
+    def place_input(self, value: ir.Value) -> None:
+        """A model input goes straight to whoever needs it: per member the smallest box around all its needs."""
+        kind = tensor_type(value)
+        if kind is None:
+            return
+        needs = self.input_needs.get(value, [])
+        ranks = tuple(sorted({rank for need in needs for rank in need.members}))
+        boxes = tuple(hull(need.box_of(rank) for need in needs) for rank in ranks)
+        attachments.set_layout(value, Layout(kind.shape, ranks, boxes))
+
+    def place_output(self, index: int, value: ir.Value) -> None:
+        """A model output leaves as values, not as partial sums, and under its own name."""
+        if tensor_type(value) is None:
+            return
+        final = self.current.get(value, value)
+        layout = attachments.get_layout(final)
+        if layout.partial:
+            producer = final.producer()
+            final = self.move(final, Layout(layout.shape, layout.members, layout.boxes), after=producer)
+        if final is not value:
+            name, value.name = value.name, f"{value.name}.partial"
+            final.name = name
+            self.model.graph.outputs[index] = final
+
+    def check_opaque_inputs(self, node: ir.Node, members: tuple[int, ...]) -> None:
+        """A value without static shape, or that is no tensor, cannot travel between sets."""
+        mapping = attachments.get_mapping(self.model)
+        for value in (*node.inputs, *captured_values(node)):
+            producer = value.producer() if value is not None else None
+            if value is None or tensor_type(value) is not None or producer is None:
+                continue
+            if mapping.sets[attachments.get_set(producer)].members != members:
+                raise InputError(
+                    f"layer {node.name!r} takes {value.name!r}, which has no static tensor shape and so cannot be sent "
+                    f"from the accelerators of {producer.name!r}; map both layers to the same set"
+                )
