@@ -1,0 +1,1 @@
+"""From the sharded global graph to one local graph per accelerator."""
