@@ -41,8 +41,8 @@ class Signature:
         attributes: Name and value, sorted by name. Graph and tensor attributes are not here.
         inputs: Per input its type; ``None`` where an optional input is absent.
         outputs: Per output its type; ``None`` where an optional output is absent.
-        constants: Per input the values of a small integer constant that the operator reads as a parameter (the shape of
-            a Reshape, the axes of a Squeeze), else ``None``.
+        constants: Per input the values of a small constant that the operator reads as a parameter (the axes of a
+            Squeeze, the scales of a Resize), else ``None``.
         opaque: Whether there is more to the node than this says: a subgraph, an operand without static shape.
     """
 
@@ -52,7 +52,7 @@ class Signature:
     attributes: tuple[tuple[str, AttributeValue], ...] = ()
     inputs: tuple[TensorType | None, ...] = ()
     outputs: tuple[TensorType | None, ...] = ()
-    constants: tuple[tuple[int, ...] | None, ...] = ()
+    constants: tuple[tuple[int | float, ...] | None, ...] = ()
     opaque: bool = False
 
     def attribute(self, name: str) -> AttributeValue | None:
@@ -69,9 +69,18 @@ class Signature:
         value = self.attribute(name)
         return tuple(int(v) for v in value) if isinstance(value, tuple) else tuple(default)
 
-    def constant(self, index: int) -> tuple[int, ...] | None:
+    def numbers(self, index: int) -> tuple[int | float, ...] | None:
         """Values of the parameter operand ``index``, ``None`` if absent or not constant."""
         return self.constants[index] if index < len(self.constants) else None
+
+    def constant(self, index: int) -> tuple[int, ...] | None:
+        """Values of the integer parameter operand ``index``, ``None`` if absent or not constant."""
+        values = self.numbers(index)
+        return None if values is None else tuple(int(value) for value in values)
+
+    def has_input(self, index: int) -> bool:
+        """Whether the optional input ``index`` is given."""
+        return index < len(self.inputs) and self.inputs[index] is not None
 
     def input(self, index: int) -> TensorType:
         """Type of a required input."""
@@ -168,6 +177,7 @@ class OpRule:
         outputs: Per output, per dimension, the map from axes; ``None`` for an absent output.
         operands: Names of the inputs that shared shards can rotate, by input index.
         reduction: How partial results combine where a reduction axis is split.
+        work: Element operations per iteration of all axes together (the window of a pooling; the row of a softmax).
     """
 
     signature: Signature
@@ -176,13 +186,23 @@ class OpRule:
     outputs: tuple[Dims | None, ...] = ()
     operands: Mapping[int, str] = field(default_factory=dict)
     reduction: Reduction = Reduction.SUM
+    work: int = 1
 
     #: Whether this is the fallback for an operator without a rule.
     is_fallback: ClassVar[bool] = False
 
     def axis(self, name: str) -> Axis | None:
-        """The axis of that name, ``None`` if the node has none."""
-        return next((axis for axis in self.axes if axis.name == name), None)
+        """The axis of that name, ``None`` if the node has none.
+
+        ``D0``, ``D1``, ... also name the axis along that dimension of the first output, whatever the rule calls it.
+        """
+        found = next((axis for axis in self.axes if axis.name == name), None)
+        dims = self.outputs[0] if self.outputs else None
+        if found is None and dims is not None and name[:1] == "D" and name[1:].isdecimal():
+            position = int(name[1:])
+            along = dims[position].axes if position < len(dims) else ()
+            return self.axis(along[0]) if len(along) == 1 and along[0] != name else None
+        return found
 
     def whole_ranges(self) -> dict[str, tuple[IntArray, IntArray]]:
         """Every axis whole, as 0-d arrays."""
@@ -194,7 +214,7 @@ class OpRule:
 
     def macs(self, ranges: Ranges) -> IntArray:
         """Multiply-accumulates of a share, or element operations for what has none; arrays as in ``ranges``."""
-        work = np.asarray(1, np.int64)
+        work = np.asarray(self.work, np.int64)
         for axis in self.axes:
             low, high = ranges[axis.name]
             work = work * np.maximum(high - low, 0)

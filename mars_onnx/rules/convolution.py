@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from mars_onnx.rules.axes import Along, Axis, AxisRange, IntArray, Ranges, Window
+from mars_onnx.rules.axes import Along, Axis, AxisRange, Ranges, Window
 from mars_onnx.rules.base import LocalGraph, OpRule, Share, Signature, TensorType, attributes_without
 from mars_onnx.rules.registry import rule
 from mars_onnx.rules.windows import resolve_pads
@@ -68,13 +68,6 @@ class ConvRule(OpRule):
             return "input channels can be split only within one group"
         return None
 
-    def macs(self, ranges: Ranges) -> IntArray:
-        work = np.asarray(1, np.int64)
-        for axis in self.axes:
-            low, high = ranges[axis.name]
-            work = work * np.maximum(high - low, 0)
-        return work
-
     def local(self, graph: LocalGraph, share: Share, inputs: Sequence[ir.Value | None]) -> tuple[ir.Value, ...]:
         data, weight, bias = (*inputs, None)[:3]
         result = self.signature.output()
@@ -112,7 +105,7 @@ def convolution(signature: Signature) -> OpRule | None:
     spatial = len(data.shape) - 2
     names = SPATIAL_NAMES.get(spatial)
     result = signature.output()
-    if names is None or 0 in weight.shape or 0 in result.shape:
+    if names is None or 0 in (*data.shape, *weight.shape, *result.shape):
         return None
     kernel = weight.shape[2:]
     strides = signature.integers("strides", (1,) * spatial)

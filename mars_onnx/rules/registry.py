@@ -24,7 +24,7 @@ class _Entry:
 
 _ENTRIES: dict[tuple[str, str], _Entry] = {}
 #: Modules of this package that register rules when imported.
-_MODULES = ("convolution",)
+_MODULES = ("convolution", "elementwise", "matmul", "movement", "pooling", "reshape")
 
 
 def rule(*op_types: str, domain: str = "", parameters: tuple[int, ...] = ()) -> Callable[[Builder], Builder]:

@@ -54,9 +54,12 @@ def signature_of(node: ir.Node) -> Signature:
     return Signature(node.domain, node.op_type, version, tuple(attributes), inputs, outputs, constants, opaque)
 
 
-def _parameter(value: ir.Value | None) -> tuple[int, ...] | None:
-    """The content of a small integer constant."""
+def _parameter(value: ir.Value | None) -> tuple[int | float, ...] | None:
+    """The content of a small constant of numbers or truth values."""
     tensor = value.const_value if value is not None else None
-    if tensor is None or not tensor.dtype.is_integer() or tensor.size > _LONGEST_PARAMETER:
+    if tensor is None or tensor.size > _LONGEST_PARAMETER:
         return None
-    return tuple(int(element) for element in tensor.numpy().reshape(-1))
+    elements = tensor.numpy().reshape(-1)
+    if tensor.dtype.is_integer() or tensor.dtype == ir.DataType.BOOL:
+        return tuple(int(element) for element in elements)
+    return tuple(float(element) for element in elements) if tensor.dtype.is_floating_point() else None

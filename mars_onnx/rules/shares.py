@@ -1,0 +1,93 @@
+"""From ranges of axes to the share of every member: cutting an axis, and evaluating a rule's maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
+
+import numpy as np
+
+from mars_onnx.geometry import Box, Range
+from mars_onnx.rules.axes import Axis, IntArray, Ranges
+from mars_onnx.rules.base import Dims, OpRule, Share
+
+
+def cut(axis: Axis, shares: Sequence[int]) -> list[Range]:
+    """Consecutive ranges that together are the whole axis, in proportion to integer shares.
+
+    Cuts fall on multiples of the granularity. Where there are fewer granules than shares, and the axis allows it, every
+    granule is cut inside among an equal number of consecutive shares; else some ranges are empty.
+
+    Args:
+        axis: What to cut.
+        shares: One weight per range, none negative and not all 0. Equal ones give ranges that differ by one granule at
+            most, the longer ones first.
+    """
+    if not shares or min(shares) < 0 or sum(shares) == 0:
+        raise ValueError(f"cannot cut {axis.name} in the proportions {list(shares)}")
+    granules = -(-axis.size // axis.granularity)
+    if axis.divisible and 0 < granules < len(shares) and len(shares) % granules == 0:
+        per_granule = len(shares) // granules
+        groups = [shares[i * per_granule : (i + 1) * per_granule] for i in range(granules)]
+        if all(map(sum, groups)):
+            ranges: list[Range] = []
+            for granule, group in enumerate(groups):
+                start = granule * axis.granularity
+                bounds = _bounds(min(axis.granularity, axis.size - start), group)
+                ranges += [(start + low, start + high) for low, high in pairwise(bounds)]
+            return ranges
+    edges = [min(bound * axis.granularity, axis.size) for bound in _bounds(granules, shares)]
+    return list(pairwise(edges))
+
+
+def _bounds(size: int, shares: Sequence[int]) -> list[int]:
+    """Where to cut ``size`` units: one bound more than there are shares."""
+    if len(set(shares)) == 1:
+        each, rest = divmod(size, len(shares))
+        return [i * each + min(i, rest) for i in range(len(shares) + 1)]
+    total = sum(shares)
+    return [0, *((2 * size * upto + total) // (2 * total) for upto in accumulate(shares))]
+
+
+def boxes(dims: Dims, ranges: Ranges, shape: tuple[int, ...] = ()) -> list[Box | None]:
+    """The boxes of one tensor for many members at once.
+
+    Args:
+        dims: The tensor's maps.
+        ranges: All axes of the rule, each a pair of arrays that broadcast to ``shape``.
+        shape: Shape of the arrays; the answer is flat, in C order.
+
+    Returns:
+        Per member its box; ``None`` where a member has no iterations at all (any axis empty) or touches nothing.
+    """
+    nothing = np.zeros(shape, dtype=np.bool_)
+    for low, high in ranges.values():
+        nothing = nothing | (low >= high)
+    edges: list[IntArray] = []
+    for dim in dims:
+        low, high = dim(ranges)
+        nothing = nothing | (low >= high)
+        edges += [np.broadcast_to(low, shape).reshape(-1), np.broadcast_to(high, shape).reshape(-1)]
+    empty = nothing.reshape(-1).tolist()
+    if not dims:
+        return [None if flag else () for flag in empty]
+    rows = np.stack(edges, axis=1).tolist()
+    return [
+        None if flag else tuple(zip(row[0::2], row[1::2], strict=True)) for flag, row in zip(empty, rows, strict=True)
+    ]
+
+
+def share_of(rule: OpRule, ranges: Mapping[str, Range], first: bool) -> Share:
+    """The share of one member.
+
+    Args:
+        rule: Rule of the node.
+        ranges: Per axis of the rule its range.
+        first: Whether the share holds the start of every reduction axis.
+    """
+    arrays = {name: (np.asarray(low, np.int64), np.asarray(high, np.int64)) for name, (low, high) in ranges.items()}
+
+    def box(dims: Dims | None) -> Box | None:
+        return None if dims is None else boxes(dims, arrays)[0]
+
+    return Share(dict(ranges), tuple(map(box, rule.inputs)), tuple(map(box, rule.outputs)), first)
