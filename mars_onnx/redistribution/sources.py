@@ -14,6 +14,9 @@ Distance = Callable[[int, int], float]
 Piece = tuple[int, Box]
 """A rank, and a box it gives."""
 
+_Taken = tuple[int, Box, Box]
+"""A rank, the box it has, and the piece it gives of that box: a piece is never of two boxes, which lie apart."""
+
 
 def index_distance(source: int, destination: int) -> float:
     """The distance where nothing is known of the interconnect: how far the ranks are from each other."""
@@ -47,7 +50,7 @@ class Holders:
         Raises:
             ValueError: Nobody has some element of it.
         """
-        pieces: list[Piece] = []
+        pieces: list[_Taken] = []
         rest = [need]
         for box in self.own.get(rank, ()):
             rest = _take(rank, box, rest, pieces)
@@ -71,10 +74,10 @@ class Holders:
                     break
         if rest:
             raise ValueError(f"nobody holds {rest[0]} of the box {need} that rank {rank} needs")
-        return _merged(pieces)
+        return [(source, piece) for source, _, piece in _merged(pieces)]
 
 
-def _take(source: int, box: Box, rest: list[Box], pieces: list[Piece]) -> list[Box]:
+def _take(source: int, box: Box, rest: list[Box], pieces: list[_Taken]) -> list[Box]:
     """Move what ``source`` has of ``rest`` to ``pieces``; what is left."""
     left: list[Box] = []
     for wanted in rest:
@@ -82,20 +85,20 @@ def _take(source: int, box: Box, rest: list[Box], pieces: list[Piece]) -> list[B
         if common is None:
             left.append(wanted)
         else:
-            pieces.append((source, common))
+            pieces.append((source, box, common))
             left.extend(subtract(wanted, common))
     return left
 
 
-def _merged(pieces: list[Piece]) -> list[Piece]:
-    """The same elements from the same sources in as few boxes as pairwise merging finds."""
+def _merged(pieces: list[_Taken]) -> list[_Taken]:
+    """The same elements out of the same boxes in as few pieces as pairwise merging finds."""
     result = list(pieces)
     merged = len(result) > 1
     while merged:
         merged = False
-        for (i, (first, one)), (j, (second, other)) in combinations(enumerate(result), 2):
-            if first == second and (joined := _joined(one, other)) is not None:
-                result[i] = (first, joined)
+        for (i, (source, box, one)), (j, (*origin, other)) in combinations(enumerate(result), 2):
+            if [source, box] == origin and (joined := _joined(one, other)) is not None:
+                result[i] = (source, box, joined)
                 del result[j]
                 merged = True
                 break

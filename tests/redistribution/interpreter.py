@@ -6,6 +6,7 @@ Shares no code with the planner: boxes are index sets here wherever that is chea
 from __future__ import annotations
 
 import functools
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +134,7 @@ def _values(fragments: list[Fragment]) -> None:
 
 def _ordered(boxes: list[Box], axis: int) -> None:
     """Boxes are disjoint along the axis, in order, and equal elsewhere."""
-    for one, other in zip(boxes, boxes[1:], strict=False):
+    for one, other in pairwise(boxes):
         require(one[axis][1] <= other[axis][0], "not disjoint and in order along the axis")
         for dim in range(len(one)):
             require(dim == axis or one[dim] == other[dim], "different in another dimension")
@@ -141,7 +142,7 @@ def _ordered(boxes: list[Box], axis: int) -> None:
 
 def _union(boxes: list[Box], axis: int) -> Box:
     _ordered(boxes, axis)
-    for one, other in zip(boxes, boxes[1:], strict=False):
+    for one, other in pairwise(boxes):
         require(one[axis][1] == other[axis][0], "a gap along the axis")
     return (*boxes[0][:axis], (boxes[0][axis][0], boxes[-1][axis][1]), *boxes[0][axis + 1 :])
 
@@ -196,6 +197,7 @@ def _cut(c: Collective, data: list[Array | None], axis: int) -> list[Array | Non
     shape[axis] = width
     joined, known = np.zeros(shape, np.int64), np.zeros(width, bool)
     for fragment, array in zip(given, data, strict=True):
+        assert array is not None
         a, b = (edge - low[axis][0] for edge in fragment.box[axis])
         joined[(slice(None),) * axis + (slice(a, b),)] = array
         known[a:b] = True
