@@ -1,1 +1,19 @@
 """From a layout to another: which collectives, between whom, of which boxes. Makes all communication choices."""
+
+from mars_onnx.redistribution.plan import Assembly, Collective, Fragment, Pattern, Plan
+from mars_onnx.redistribution.planner import direct_plan, redistribute
+from mars_onnx.redistribution.sources import Distance, index_distance
+from mars_onnx.redistribution.volume import received_volume
+
+__all__ = [
+    "Assembly",
+    "Collective",
+    "Distance",
+    "Fragment",
+    "Pattern",
+    "Plan",
+    "direct_plan",
+    "index_distance",
+    "received_volume",
+    "redistribute",
+]

@@ -56,11 +56,14 @@ class Collective:
             that box, whole.
         ALL_GATHER: inputs are disjoint along ``axis``, in group order, equal in the other dimensions; every output is
             their union.
-        REDUCE_SCATTER: as ALL_REDUCE, but output ``i`` is the i-th piece of the box along ``axis``.
-        ALL_TO_ALL: inputs tile a box along ``axis``, outputs tile the same box along ``split_axis``, in group order.
-        BROADCAST: every output equals ``inputs[0]``.
+        REDUCE_SCATTER: as ALL_REDUCE, but output ``i`` is the i-th piece of the box along ``axis``; the pieces may be
+            uneven, and ``None`` is a piece of extent zero (a member that only gives).
+        ALL_TO_ALL: inputs tile a box along ``axis``, outputs tile the same box along ``split_axis``, in group order;
+            both may be uneven, and an output may be ``None``, a piece of extent zero.
+        BROADCAST: every output equals ``inputs[0]``; the other inputs are ``None``.
         HALO_EXCHANGE: inputs are disjoint along ``axis`` and equal elsewhere; each output is a range along ``axis`` of
             their union, equal to the inputs elsewhere; it may be wider, narrower or elsewhere than the own input.
+            Members that only give get back their input. The union may have gaps, but no output has one.
         SHIFT: ``outputs[(i + offset) % n] == inputs[i]``.
     """
 
@@ -82,7 +85,8 @@ class Assembly:
         rank: The member.
         need: The box it needs.
         terms: Per part (one term if the tensor is not partial, or has been reduced) the pieces that tile ``need``; each
-            lies inside a fragment with the same part. The result is the reduction of the terms.
+            lies inside a fragment with the same part. The result is the reduction of the terms. A need without elements
+            that nobody has to give is one term without pieces.
     """
 
     rank: int
@@ -105,25 +109,32 @@ class Plan:
 
     def received_elements(self) -> dict[int, int]:
         """Per rank, how many elements reach its memory from others, if every pattern moves no more than it must."""
-        received: dict[int, int] = {}
+        totals: dict[int, int] = {}
         for collective in self.collectives:
-            for rank, given, taken in zip(collective.group, collective.inputs, collective.outputs, strict=True):
-                own = volume(given.box) if given else 0
-                got = volume(taken.box) if taken else 0
-                match collective.pattern:
-                    case Pattern.ALL_REDUCE:
-                        # A ring moves 2(n-1)/n of the box through every member (Patarasuk and Yuan, 2009).
-                        count = 2 * (len(collective.group) - 1) * own // len(collective.group)
-                    case Pattern.REDUCE_SCATTER:
-                        count = (len(collective.group) - 1) * got
-                    case Pattern.SEND_RECV | Pattern.SHIFT:
-                        count = got
-                    case Pattern.BROADCAST:
-                        count = 0 if given else got
-                    case _:
-                        count = got - _overlap(given, taken)
-                received[rank] = received.get(rank, 0) + count
-        return received
+            for rank, count in zip(collective.group, received(collective), strict=True):
+                totals[rank] = totals.get(rank, 0) + count
+        return totals
+
+
+def received(collective: Collective) -> list[int]:
+    """Per member of the group, how many elements reach its memory from others, if no more move than must."""
+    counts: list[int] = []
+    for given, taken in zip(collective.inputs, collective.outputs, strict=True):
+        own = volume(given.box) if given else 0
+        got = volume(taken.box) if taken else 0
+        match collective.pattern:
+            case Pattern.ALL_REDUCE:
+                # A ring moves 2(n-1)/n of the box through every member (Patarasuk and Yuan, 2009).
+                counts.append(2 * (len(collective.group) - 1) * own // len(collective.group))
+            case Pattern.REDUCE_SCATTER:
+                counts.append((len(collective.group) - 1) * got)
+            case Pattern.SEND_RECV | Pattern.SHIFT:
+                counts.append(got)
+            case Pattern.BROADCAST:
+                counts.append(0 if given else got)
+            case _:
+                counts.append(got - _overlap(given, taken))
+    return counts
 
 
 def _overlap(given: Fragment | None, taken: Fragment | None) -> int:

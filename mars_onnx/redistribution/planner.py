@@ -1,0 +1,120 @@
+"""From a layout to another: the one place that chooses how tensors move."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+
+from mars_onnx.geometry import Box, Layout, contains, volume
+from mars_onnx.redistribution.partial import part_tiles, plan_parts
+from mars_onnx.redistribution.patterns import Boxes
+from mars_onnx.redistribution.plan import Assembly, Collective, Fragment, Pattern, Plan
+from mars_onnx.redistribution.sources import Distance, Holders, index_distance, sends
+from mars_onnx.redistribution.stages import direct_tiles, plan_values
+
+
+@lru_cache(maxsize=1 << 16)
+def redistribute(source: Layout, target: Layout, distance: Distance = index_distance) -> Plan:
+    """Plan how everyone comes by the box it needs.
+
+    The order of the collectives is one order for all: a member that runs its share of them in this order, each as one
+    operation, never waits in a circle. Equal arguments give equal plans.
+
+    Args:
+        source: Where the tensor is; may be partial, and may hold things several times or overlapping.
+        target: The box that every member needs, ``None`` for nothing. Not partial. May overlap, need not cover the
+            tensor, and its members need not be those of the source.
+        distance: From a source to a destination; the nearer of two equal sources is taken.
+
+    Raises:
+        ValueError: The layouts are of different shapes, name a rank twice, or ``target`` is partial or needs what
+            nobody holds.
+    """
+    held, needs = _checked(source, target)
+    absent = {rank: need for rank, need in needs.items() if not volume(need)}
+    wanted = {rank: need for rank, need in needs.items() if rank not in absent}
+    if source.partial:
+        collectives, values = plan_parts(source, wanted, distance)
+        if values:
+            assemblies = _assemblies({}, collectives, wanted)
+        else:
+            tiles = part_tiles(source, wanted, distance)
+            assemblies = [
+                Assembly(
+                    rank,
+                    need,
+                    tuple(tuple(Fragment(box, part) for _, box in tiles[part][rank]) for part in range(len(tiles))),
+                )
+                for rank, need in wanted.items()
+            ]
+    else:
+        collectives = plan_values(held, wanted, distance)
+        assemblies = _assemblies(held, collectives, wanted)
+    assemblies += [Assembly(rank, need, ((),)) for rank, need in absent.items()]
+    assemblies.sort(key=lambda assembly: assembly.rank)
+    return Plan(tuple(collectives), tuple(assemblies), source.reduction, kind_of(collectives))
+
+
+def direct_plan(source: Layout, target: Layout, distance: Distance = index_distance) -> Plan:
+    """The plan of single messages for a tensor that is not partial: every element moves once, and no regular pattern.
+
+    Raises:
+        ValueError: As :func:`redistribute`, and if ``source`` is partial.
+    """
+    if source.partial:
+        raise ValueError("a partial tensor has no plan of messages alone")
+    held, needs = _checked(source, target)
+    collectives = sends(direct_tiles(held, needs, distance))
+    return Plan(
+        tuple(collectives), tuple(_assemblies(held, collectives, needs)), source.reduction, kind_of(collectives)
+    )
+
+
+def kind_of(collectives: Sequence[Collective]) -> str:
+    """The name of a plan for a person, see :class:`Plan`."""
+    patterns = {collective.pattern for collective in collectives}
+    if not patterns:
+        return "local"
+    if len(patterns) > 1:
+        return "mixed"
+    if patterns != {Pattern.SEND_RECV}:
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", patterns.pop().value).lower()
+    if len(collectives) > 1 and len({collective.group[0] for collective in collectives}) == 1:
+        return "scatter"
+    if len(collectives) > 1 and len({collective.group[1] for collective in collectives}) == 1:
+        return "gather"
+    return "p2p"
+
+
+def _checked(source: Layout, target: Layout) -> tuple[dict[int, Box], dict[int, Box]]:
+    """What ranks hold (nothing without elements) and need, by rank."""
+    if source.shape != target.shape:
+        raise ValueError(f"a tensor of shape {source.shape} cannot become one of shape {target.shape}")
+    if target.partial:
+        raise ValueError("a redistribution makes values: the target layout cannot be partial")
+    for layout in (source, target):
+        if len(set(layout.members)) != len(layout.members):
+            raise ValueError(f"a rank is twice among {layout.members}")
+    held = {
+        rank: box for rank, box in zip(source.members, source.boxes, strict=True) if box is not None and volume(box)
+    }
+    needs = {rank: box for rank, box in sorted(zip(target.members, target.boxes, strict=True)) if box is not None}
+    return held, needs
+
+
+def _assemblies(held: Boxes, collectives: Iterable[Collective], needs: Mapping[int, Box]) -> list[Assembly]:
+    """How values that are held, or have been received, make up what is needed."""
+    fragments: dict[int, list[Box]] = {rank: [box] for rank, box in held.items()}
+    for collective in collectives:
+        for rank, output in zip(collective.group, collective.outputs, strict=True):
+            if output is not None:
+                fragments.setdefault(rank, []).append(output.box)
+    return [Assembly(rank, need, (_put_together(rank, need, fragments[rank]),)) for rank, need in needs.items()]
+
+
+def _put_together(rank: int, need: Box, boxes: Sequence[Box]) -> tuple[Fragment, ...]:
+    if any(contains(box, need) for box in boxes):
+        return (Fragment(need),)
+    pieces = Holders([(rank, box) for box in boxes], index_distance).tile(rank, need)
+    return tuple(Fragment(box) for _, box in pieces)

@@ -1,0 +1,134 @@
+"""Who gives which piece to whom, where no regular collective fits: the choice of sources, and sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import combinations
+
+from mars_onnx.geometry import Box, contains, hull, intersect, subtract
+from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
+
+Distance = Callable[[int, int], float]
+"""How far it is from a source to a destination; only comparisons are made with it."""
+
+Piece = tuple[int, Box]
+"""A rank, and a box it gives."""
+
+_Taken = tuple[int, Box, Box]
+"""A rank, the box it has, and the piece it gives of that box: a piece is never of two boxes, which lie apart."""
+
+
+def index_distance(source: int, destination: int) -> float:
+    """The distance where nothing is known of the interconnect: how far the ranks are from each other."""
+    return abs(source - destination)
+
+
+class Holders:
+    """Boxes of one tensor (or of one part of it) and the ranks that have them.
+
+    The replica rank of a holder is its place among the holders of the same box. Preferring sources of the own replica
+    rank is what keeps a mesh in regular, disjoint groups, whatever the distances are.
+    """
+
+    def __init__(self, held: Iterable[Piece], distance: Distance) -> None:
+        self.entries = sorted(set(held))
+        self.distance = distance
+        self.own: dict[int, list[Box]] = {}
+        self._replica: dict[Piece, int] = {}
+        seen: dict[Box, int] = {}
+        for rank, box in self.entries:
+            self._replica[rank, box] = seen.get(box, 0)
+            seen[box] = self._replica[rank, box] + 1
+            self.own.setdefault(rank, []).append(box)
+
+    def tile(self, rank: int, need: Box) -> list[Piece]:
+        """Disjoint pieces that make up ``need`` at ``rank``, each with the one who has it.
+
+        Own data first; then who has all that is missing (one message instead of several); then the own replica rank,
+        the nearest, the lowest rank.
+
+        Raises:
+            ValueError: Nobody has some element of it.
+        """
+        pieces: list[_Taken] = []
+        rest = [need]
+        for box in self.own.get(rank, ()):
+            rest = _take(rank, box, rest, pieces)
+        missing = hull(rest)
+        if missing is not None:
+            replicas = {self._replica[rank, box] for box in self.own.get(rank, ())}
+            candidates = sorted(
+                (
+                    not contains(box, missing),
+                    bool(replicas) and self._replica[source, box] not in replicas,
+                    self.distance(source, rank),
+                    source,
+                    box,
+                )
+                for source, box in self.entries
+                if source != rank and intersect(box, missing) is not None
+            )
+            for *_, source, box in candidates:
+                rest = _take(source, box, rest, pieces)
+                if not rest:
+                    break
+        if rest:
+            raise ValueError(f"nobody holds {rest[0]} of the box {need} that rank {rank} needs")
+        return [(source, piece) for source, _, piece in _merged(pieces)]
+
+
+def _take(source: int, box: Box, rest: list[Box], pieces: list[_Taken]) -> list[Box]:
+    """Move what ``source`` has of ``rest`` to ``pieces``; what is left."""
+    left: list[Box] = []
+    for wanted in rest:
+        common = intersect(box, wanted)
+        if common is None:
+            left.append(wanted)
+        else:
+            pieces.append((source, box, common))
+            left.extend(subtract(wanted, common))
+    return left
+
+
+def _merged(pieces: list[_Taken]) -> list[_Taken]:
+    """The same elements out of the same boxes in as few pieces as pairwise merging finds."""
+    result = list(pieces)
+    merged = len(result) > 1
+    while merged:
+        merged = False
+        for (i, (source, box, one)), (j, (*origin, other)) in combinations(enumerate(result), 2):
+            if [source, box] == origin and (joined := _joined(one, other)) is not None:
+                result[i] = (source, box, joined)
+                del result[j]
+                merged = True
+                break
+    return result
+
+
+def _joined(one: Box, other: Box) -> Box | None:
+    """The union of two disjoint boxes where it is a box."""
+    differing = [dim for dim, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
+    if len(differing) != 1:
+        return None
+    dim = differing[0]
+    (a, b), (c, d) = sorted((one[dim], other[dim]))
+    return (*one[:dim], (a, d), *one[dim + 1 :]) if b == c else None
+
+
+def sends(tiles: Mapping[int, list[Piece]], part: int | None = None) -> list[Collective]:
+    """The messages that bring every rank its tiles: a send each, or a broadcast where several need the same piece."""
+    takers: dict[Piece, list[int]] = {}
+    for rank in sorted(tiles):
+        for source, box in tiles[rank]:
+            if source != rank:
+                takers.setdefault((source, box), []).append(rank)
+    messages: list[Collective] = []
+    for (source, box), ranks in sorted(takers.items(), key=lambda item: (item[0][0], item[1], item[0][1])):
+        piece = Fragment(box, part)
+        if len(ranks) == 1:
+            messages.append(Collective(Pattern.SEND_RECV, (source, ranks[0]), (piece, None), (None, piece)))
+        else:
+            nothing = (None,) * len(ranks)
+            group = (source, *ranks)
+            messages.append(Collective(Pattern.BROADCAST, group, (piece, *nothing), (piece,) * len(group)))
+    return messages
