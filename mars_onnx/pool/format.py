@@ -1,0 +1,133 @@
+"""The file formats of pools and designs, version 1, as pydantic models. Units stand in the key names.
+
+The JSON Schemas in ``hwdb/schema`` are made from these (``python -m mars_onnx.pool.schema``); the docstrings of the
+fields are what an editor shows.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from mars_onnx.pool.parameters import Bandwidth, Bytes, Count, Flag, Latency, Text
+
+POOL_FORMAT = "mars-onnx/pool/1"
+DESIGN_FORMAT = "mars-onnx/design/1"
+
+#: Limits that keep a hostile or broken file from eating the machine.
+MAX_FILE_BYTES = 16 * 2**20
+MAX_ACCELERATORS = 4096
+MAX_NODES = 8192
+MAX_LINKS = 65536
+
+#: Names become file names (``<id>.onnx``), here and on other systems.
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$"
+_DEVICES = r"con|prn|aux|nul|com[0-9]|lpt[0-9]"
+RESERVED = re.compile(rf"(annotated|plan|report|trace|({_DEVICES})(\..*)?)", re.IGNORECASE)
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+class _Base(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Sourced(_Base):
+    """A group of numbers, and where they are from."""
+
+    source: Text
+    """Where the numbers are from: a document, a measurement, or an estimate that says so."""
+    reconstructed: Flag = False
+    """Whether they are inferred from incomplete publications rather than read or measured."""
+    notes: Annotated[str, Field(max_length=20000)] = ""
+    """Anything else a person should know."""
+
+
+class DesignEntry(Sourced):
+    """What an accelerator can be configured as, with the performance model that prices it."""
+
+    name: Name
+    """How pools and mappings call it; of a design file, the file's name without `.json`."""
+    title: Text
+    """What it is, in a few words."""
+    model: Name
+    """Performance model: `roofline`, or one that a plugin registers."""
+    data_bits: Annotated[Count, Field(le=64)] | None = None
+    """Width of a value in the accelerator's memory; by default that of the tensor's type."""
+    parameters: dict[str, JsonValue]
+    """The numbers of the performance model."""
+
+
+class DesignFile(DesignEntry):
+    """A design in a file of its own, `designs/<name>.json`."""
+
+    editor_schema: str | None = Field(None, alias="$schema", exclude=True)
+    """For editors only: where the JSON Schema lies."""
+    format: Literal["mars-onnx/design/1"] = Field(alias="schema")
+    """Format and version of this file."""
+
+
+class AcceleratorEntry(Sourced):
+    """A device with its own memory. Its place in the list is its rank."""
+
+    id: Name
+    """Unique in the pool; its partition is `<id>.onnx`."""
+    kind: Name
+    """What it is: fpga, gpu, cpu, npu, ..."""
+    designs: Annotated[tuple[Name, ...], Field(min_length=1, max_length=256)]
+    """What it can be configured as; several: it is adaptive, one: it is fixed."""
+    memory_bytes: Bytes
+    """Memory for weights, activations and communication buffers."""
+    memory_bandwidth_bytes_per_s: Bandwidth
+    """Rate between that memory and the arithmetic."""
+
+
+class NodeEntry(_Base):
+    """A host or a switch: something that forwards data and computes nothing."""
+
+    id: Name
+    """Unique in the pool."""
+    notes: Annotated[str, Field(max_length=20000)] = ""
+    """Anything else a person should know."""
+
+
+class LinkEntry(Sourced):
+    """Links that have the same numbers."""
+
+    between: Annotated[tuple[tuple[str, str], ...], Field(min_length=1, max_length=MAX_LINKS)]
+    """Pairs of ids (accelerators, hosts, switches); every pair is one link."""
+    bandwidth_bytes_per_s: Bandwidth
+    """Of one link; with `full` duplex, in either direction at once."""
+    latency_s: Latency
+    """From the first byte sent to the first byte received."""
+    duplex: Literal["full", "half"] = "full"
+    """Whether both directions run at once (full) or share the bandwidth (half)."""
+
+
+class PoolFile(Sourced):
+    """A pool of accelerators with its links."""
+
+    editor_schema: str | None = Field(None, alias="$schema", exclude=True)
+    """For editors only: where the JSON Schema lies."""
+    format: Literal["mars-onnx/pool/1"] = Field(alias="schema")
+    """Format and version of this file."""
+    name: Name
+    """How plans and reports call the pool."""
+    title: Text
+    """What it is, in a few words."""
+    designs: Annotated[tuple[DesignEntry, ...], Field(max_length=256)] = ()
+    """Designs of this pool alone; others are looked up in `designs/` beside the file, then among the shipped ones."""
+    accelerators: Annotated[tuple[AcceleratorEntry, ...], Field(min_length=1, max_length=MAX_ACCELERATORS)]
+    """In rank order."""
+    hosts: Annotated[tuple[NodeEntry, ...], Field(max_length=MAX_NODES)] = ()
+    """Machines that the accelerators are plugged into."""
+    switches: Annotated[tuple[NodeEntry, ...], Field(max_length=MAX_NODES)] = ()
+    """Switches between links."""
+    links: Annotated[tuple[LinkEntry, ...], Field(max_length=MAX_LINKS)] = ()
+    """What connects them."""
+    inputs_at: str | None = None
+    """Host or accelerator where model inputs start. Default: the host if there is one, else the first accelerator."""
+    outputs_at: str | None = None
+    """Host or accelerator where model outputs end. Default: as for inputs."""
