@@ -155,17 +155,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mars-onnx-models", description="Build reference networks with seeded random weights."
     )
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="network to build; --list tells which there are"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="network to build; --list tells which there are")
     parser.add_argument("--all", action="store_true", help="build every network")
     parser.add_argument("--list", action="store_true", help="print a table of the networks and exit")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder that gets NAME.onnx")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default 0)")
     parser.add_argument("--batch", type=int, default=1, help="batch size (default 1)")
-    parser.add_argument(
-        "--opset", type=int, help="opset (default 17; the light models exist at opset 9 only)"
-    )
+    parser.add_argument("--opset", type=int, help="opset (default 17; the light models exist at opset 9 only)")
     return parser
 
 

@@ -88,9 +88,7 @@ def _basic_stage(writer: GraphWriter, x: str, prefix: str, channels: tuple[int, 
     return basic_block(writer, x, f"{prefix}.1", (channels[1], channels[1]), 1)
 
 
-def _aggregated_stage(
-    writer: GraphWriter, x: str, prefix: str, channels: tuple[int, int], stride: int
-) -> str:
+def _aggregated_stage(writer: GraphWriter, x: str, prefix: str, channels: tuple[int, int], stride: int) -> str:
     """Two SE-ResNeXt blocks: bottlenecks with a grouped 3x3 convolution and channel attention."""
     before, width = channels
     for index in range(2):

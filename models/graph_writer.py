@@ -42,12 +42,9 @@ class Skeleton:
         graph = self.model.graph
         inputs = list(graph.input)
         graph.input.extend(
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-            for name, shape in self.weights.items()
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in self.weights.items()
         )
-        inferred = onnx.shape_inference.infer_shapes(
-            self.model, check_type=True, strict_mode=True, data_prop=True
-        )
+        inferred = onnx.shape_inference.infer_shapes(self.model, check_type=True, strict_mode=True, data_prop=True)
         del graph.input[:]
         graph.input.extend(inputs)
         del graph.value_info[:]

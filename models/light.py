@@ -67,9 +67,7 @@ def _take_weights(graph: onnx.GraphProto) -> dict[str, Shape]:
     nodes = []
     for node in graph.node:
         if node.op_type == "ConstantOfShape":
-            shapes[node.output[0]] = tuple(
-                int(size) for size in numpy_helper.to_array(tensors[node.input[0]])
-            )
+            shapes[node.output[0]] = tuple(int(size) for size in numpy_helper.to_array(tensors[node.input[0]]))
         else:
             nodes.append(node)
     used = list(dict.fromkeys(name for node in nodes for name in node.input))
@@ -85,9 +83,7 @@ def _set_batch(graph: onnx.GraphProto, weights: dict[str, Shape], batch: int) ->
     """Write ``batch`` for the leading 1 of inputs, outputs and target shapes of activations."""
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = batch
-    targets = {
-        node.input[1] for node in graph.node if node.op_type == "Reshape" and node.input[0] not in weights
-    }
+    targets = {node.input[1] for node in graph.node if node.op_type == "Reshape" and node.input[0] not in weights}
     for tensor in graph.initializer:
         if tensor.name in targets:
             target = numpy_helper.to_array(tensor).copy()

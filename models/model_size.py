@@ -8,10 +8,7 @@ from .graph_writer import Skeleton
 def parameter_count(skeleton: Skeleton) -> int:
     """Trainable parameters: all weight elements but the stored statistics of batch normalisation."""
     statistics = {
-        name
-        for node in skeleton.model.graph.node
-        if node.op_type == "BatchNormalization"
-        for name in node.input[3:5]
+        name for node in skeleton.model.graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5]
     }
     return sum(math.prod(shape) for name, shape in skeleton.weights.items() if name not in statistics)
 

@@ -203,9 +203,7 @@ class _Filler:
 
         self._draw(name, draw)
 
-    def _draw(
-        self, name: str, draw: Callable[[np.random.Generator, Shape], npt.NDArray[np.floating]]
-    ) -> None:
+    def _draw(self, name: str, draw: Callable[[np.random.Generator, Shape], npt.NDArray[np.floating]]) -> None:
         weight = self._weight_of(name)
         if weight is None or weight in self._values:
             return

@@ -10,12 +10,10 @@ from typing import NamedTuple
 from .graph_writer import GraphWriter, Skeleton
 
 RESNET_SOURCE = (
-    "{title} of He et al., 'Deep residual learning for image recognition' (CVPR 2016), with the strides of "
-    "torchvision"
+    "{title} of He et al., 'Deep residual learning for image recognition' (CVPR 2016), with the strides of torchvision"
 )
 WIDE_RESNET_SOURCE = (
-    "{title} of Zagoruyko and Komodakis, 'Wide residual networks' (BMVC 2016), with the layer sizes of "
-    "torchvision"
+    "{title} of Zagoruyko and Komodakis, 'Wide residual networks' (BMVC 2016), with the layer sizes of torchvision"
 )
 
 
@@ -112,9 +110,7 @@ def bottleneck_block(
     before, inner, after = channels
     y = writer.conv_bn(x, (f"{prefix}.conv1", f"{prefix}.bn1"), (before, inner), kernel=1)
     y = writer.relu(y, f"{prefix}.relu1")
-    y = writer.conv_bn(
-        y, (f"{prefix}.conv2", f"{prefix}.bn2"), (inner, inner), kernel=3, stride=stride, groups=groups
-    )
+    y = writer.conv_bn(y, (f"{prefix}.conv2", f"{prefix}.bn2"), (inner, inner), kernel=3, stride=stride, groups=groups)
     y = writer.relu(y, f"{prefix}.relu2")
     y = writer.conv_bn(y, (f"{prefix}.conv3", f"{prefix}.bn3"), (inner, after), kernel=1)
     if reweigh is not None:
@@ -122,9 +118,7 @@ def bottleneck_block(
     return join_shortcut(writer, x, y, prefix, (before, after), stride)
 
 
-def join_shortcut(
-    writer: GraphWriter, x: str, branch: str, prefix: str, channels: tuple[int, int], stride: int
-) -> str:
+def join_shortcut(writer: GraphWriter, x: str, branch: str, prefix: str, channels: tuple[int, int], stride: int) -> str:
     """Add ``x`` to ``branch``, through a 1x1 convolution where the shapes differ, and rectify."""
     if stride != 1 or channels[0] != channels[1]:
         names = (f"{prefix}.downsample.0", f"{prefix}.downsample.1")

@@ -239,4 +239,3 @@ def _join(
         dim = next(d for d, dim_map in enumerate(dims) if ring.axis.name in dim_map.axes)
         joined.append(builder.concat(values, dim))
     return joined
-

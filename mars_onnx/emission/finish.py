@@ -86,8 +86,14 @@ def _partition(
         outputs.append(_identity(builder, builder.constant(np.zeros(1, np.int64)), TOKEN_NAME))
     entering = {value.name or "": box for value, (box, local) in builder.held.items() if local in builder.inputs}
     name = f"{model.graph.name or 'model'}.{accelerator}.set{set_index}.{design}"
-    local = ir.Model(
-        builder.graph(builder.inputs, outputs, name),
+    graph = builder.graph(builder.inputs, outputs, name)
+    for domain, version in model.graph.opset_imports.items():
+        if domain != DOMAIN and any(node.domain == domain for node in graph.all_nodes()):
+            graph.opset_imports[domain] = version
+    if builder.token is not None:
+        graph.opset_imports[DOMAIN] = VERSION
+    finished = ir.Model(
+        graph,
         ir_version=max(_IR_VERSION, model.ir_version),
         producer_name="mars_onnx",
         producer_version=__version__,
@@ -100,13 +106,9 @@ def _partition(
             "mars.version": __version__,
         },
     )
-    for domain, version in model.graph.opset_imports.items():
-        if domain != DOMAIN and any(node.domain == domain for node in local.graph.all_nodes()):
-            local.graph.opset_imports[domain] = version
     if builder.token is not None:
-        local.graph.opset_imports[DOMAIN] = VERSION
-        add_functions(local)
-    return Partition(builder.rank, accelerator, set_index, design, local, entering, leaving)
+        add_functions(finished)
+    return Partition(builder.rank, accelerator, set_index, design, finished, entering, leaving)
 
 
 def _output(builder: PartitionBuilder, local: ir.Value, name: str, *, taken: bool) -> ir.Value:

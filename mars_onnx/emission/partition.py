@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import onnx_ir as ir
 
@@ -155,7 +156,7 @@ class Fragments:
             if cuts:
                 edges = [need[dim][0], *cuts, need[dim][1]]
                 parts: list[ir.Value] = []
-                for low, high in zip(edges, edges[1:], strict=False):
+                for low, high in pairwise(edges):
                     inside = [(box, value) for box, value in tiles if low <= box[dim][0] < high]
                     parts.append(self._join((*need[:dim], (low, high), *need[dim + 1 :]), inside))
                 return self.builder.concat(parts, dim)

@@ -22,7 +22,7 @@ from mars_onnx.comm.attributes import (
 )
 from mars_onnx.emission.partition import Fragments, PartitionBuilder
 from mars_onnx.geometry import Box, box_shape
-from mars_onnx.redistribution.plan import Collective, Fragment, Pattern, Plan
+from mars_onnx.redistribution.plan import Collective, Fragment, Pattern, Plan, received
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +70,14 @@ class Transcriber:
             }
             for rank, (taken, value) in self.collective(collective, fed, tensor, dtype).items():
                 fragments[rank].pieces.append((taken, value))
-        return {
-            a.rank: (a.need, fragments[a.rank].assemble(a.need, a.terms, plan.reduction)) for a in plan.assemblies
-        }
+        return {a.rank: (a.need, fragments[a.rank].assemble(a.need, a.terms, plan.reduction)) for a in plan.assemblies}
 
     def collective(
         self, collective: Collective, fed: Mapping[int, ir.Value], tensor: str, dtype: ir.DataType
     ) -> dict[int, tuple[Fragment, ir.Value]]:
         """Write one collective into the files of its members, and return what each of them gets."""
         tag = len(self.events)
-        size = sum(collective.received_elements().values()) * dtype.bitwidth // 8
+        size = sum(received(collective)) * dtype.bitwidth // 8
         self.events.append(Event(tag, str(collective.pattern), tensor, collective.group, size))
         got: dict[int, tuple[Fragment, ir.Value]] = {}
         for member, rank in enumerate(collective.group):
@@ -112,9 +110,7 @@ def local_operator(collective: Collective, member: int, tag: int, dtype: ir.Data
             return AllGather(tag, group, shape, dtype, axis=axis, sizes=sizes)
         case Pattern.REDUCE_SCATTER:
             sizes = _extents(collective.outputs, axis)
-            return ReduceScatter(
-                tag, group, shape, dtype, axis=axis, sizes=sizes, reduce_op=collective.reduction
-            )
+            return ReduceScatter(tag, group, shape, dtype, axis=axis, sizes=sizes, reduce_op=collective.reduction)
         case Pattern.ALL_TO_ALL:
             split = collective.split_axis or 0
             return AllToAll(

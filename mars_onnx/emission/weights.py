@@ -28,7 +28,7 @@ def slice_initializer(value: ir.Value, box: Box) -> ir.TensorProtocol:
     return ir.LazyTensor(lambda: _slice(tensor, box, name), dtype=tensor.dtype, shape=ir.Shape(shape), name=name)
 
 
-def _slice(tensor: ir.TensorProtocol, box: Box, name: str) -> ir.Tensor:
+def _slice(tensor: ir.TensorProtocol, box: Box, name: str) -> ir.TensorProtocol:
     part = tensor.numpy()[tuple(slice(start, stop) for start, stop in box)]
     # ascontiguousarray would turn a scalar into a vector.
     return ir.Tensor(np.ascontiguousarray(part).reshape(part.shape), dtype=tensor.dtype, name=name)

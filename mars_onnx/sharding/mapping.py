@@ -6,9 +6,10 @@
      "sets": [{"accelerators": ["fpga0", "fpga1"], "design": "superlip",
                "layers": {"conv1": "ES(H=2)", "layer1.*": "auto"}}]}
 
-``design`` may be a list, one per accelerator, or be left out: then each takes the first that it can. A layer is a node of the canonical graph. In a file that a person writes, a name may be a pattern (``*``, ``?``,
-``[...]``); an exact name goes before patterns, and among patterns the first that fits counts. Every layer must be named
-by something, and everything must name a layer.
+``design`` may be a list, one per accelerator, or be left out: then each takes the first that it can. A layer is a node of
+the canonical graph. In a file that a person writes, a name may be a pattern (``*``, ``?``, ``[...]``); an exact name goes
+before patterns, and among patterns the first that fits counts. Every layer must be named by something, and everything
+must name a layer.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Protocol
 
 from mars_onnx.errors import InputError
+from mars_onnx.pool.topology import Pool
 from mars_onnx.sharding.strategy import Strategy, parse_strategy
 
 SCHEMA = "mars-onnx/mapping/1"
@@ -94,25 +95,11 @@ def _by_name(mapping: Mapping) -> dict[str, LayerChoice]:
     return {choice.name: choice for choice in mapping.layers}
 
 
-class PoolNames(Protocol):
-    """What a mapping needs to know of a pool."""
-
-    @property
-    def name(self) -> str:
-        """Name of the pool."""
-        ...
-
-    @property
-    def accelerator_ids(self) -> tuple[str, ...]:
-        """Ids, by rank."""
-        ...
-
-    def design_names(self, rank: int) -> tuple[str, ...]:
-        """Designs that an accelerator can take; the first is its default."""
-        ...
+def _design_names(pool: Pool, rank: int) -> tuple[str, ...]:
+    return tuple(design.name for design in pool.accelerators[rank].designs)
 
 
-def parse_mapping(text: str, where: str, pool: PoolNames, layers: Sequence[str]) -> Mapping:
+def parse_mapping(text: str, where: str, pool: Pool, layers: Sequence[str]) -> Mapping:
     """Read a mapping for a model with the given layers (node names, in topological order).
 
     Args:
@@ -161,18 +148,19 @@ def _parse_set(
     reader: _Reader,
     place: str,
     fields: MappingType[str, object],
-    pool: PoolNames,
+    pool: Pool,
     earlier: Sequence[AcceleratorSet],
 ) -> AcceleratorSet:
     members: list[int] = []
+    ids = tuple(accelerator.id for accelerator in pool.accelerators)
     for name in reader.sequence(fields["accelerators"], f"{place}.accelerators"):
-        if name not in pool.accelerator_ids:
+        if name not in ids:
             raise reader.wrong(
                 f"{place}.accelerators",
-                f"names {name!r}, which is no accelerator of pool {pool.name}{_nearest(name, pool.accelerator_ids)}",
+                f"names {name!r}, which is no accelerator of pool {pool.name}{_nearest(name, ids)}",
                 name,
             )
-        rank = pool.accelerator_ids.index(name)
+        rank = ids.index(str(name))
         if rank in members or any(rank in other.members for other in earlier):
             raise reader.wrong(f"{place}.accelerators", f"{name!r} is in a set already", name)
         members.append(rank)
@@ -181,21 +169,19 @@ def _parse_set(
     return AcceleratorSet(tuple(members), _parse_designs(reader, place, fields.get("design"), pool, members))
 
 
-def _parse_designs(
-    reader: _Reader, place: str, value: object, pool: PoolNames, members: Sequence[int]
-) -> tuple[str, ...]:
+def _parse_designs(reader: _Reader, place: str, value: object, pool: Pool, members: Sequence[int]) -> tuple[str, ...]:
     """One design for all, a list with one per accelerator, or nothing: then everyone takes its default."""
     if value is None:
-        return tuple(pool.design_names(rank)[0] for rank in members)
+        return tuple(_design_names(pool, rank)[0] for rank in members)
     designs = [value] * len(members) if isinstance(value, str) else reader.sequence(value, f"{place}.design")
     if len(designs) != len(members):
         raise reader.wrong(f"{place}.design", f"lists {len(designs)} designs for {len(members)} accelerators")
     for rank, design in zip(members, designs, strict=True):
-        if design not in pool.design_names(rank):
+        if design not in _design_names(pool, rank):
             raise reader.wrong(
                 f"{place}.design",
-                f"{pool.accelerator_ids[rank]} cannot take the design {design!r}; it can take "
-                + ", ".join(pool.design_names(rank)),
+                f"{pool.accelerators[rank].id} cannot take the design {design!r}; it can take "
+                + ", ".join(_design_names(pool, rank)),
                 design,
             )
     return tuple(str(design) for design in designs)

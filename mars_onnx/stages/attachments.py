@@ -1,21 +1,30 @@
 """Decisions attached to a model: the pool, the mapping, a strategy per node, a layout per value.
 
-They are kept as text in ``metadata_props`` and nowhere else, so a model that is saved between two passes and loaded
-again is the same model. Reading parses the text; the parsers cache what they return.
+Decisions are kept as text in ``metadata_props`` and nowhere else, so a model that is saved between two passes and
+loaded again is the same model. Reading parses the text; the parsers cache what they return. The pool is no decision but an
+input of the whole pipeline, and the partitions are its result: these two are held as objects, in ``meta``.
 """
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from mars_onnx.errors import InvariantError
+from mars_onnx.errors import InvariantError, UsageError
 from mars_onnx.geometry import Layout
+from mars_onnx.pool.topology import Pool
+from mars_onnx.sharding.mapping import Mapping, parse_mapping
 from mars_onnx.sharding.strategy import Strategy, parse_strategy
+
+if TYPE_CHECKING:
+    from mars_onnx.emission.finish import Partitions
 
 STAGE = "mars.stage"
 POOL = "mars.pool"
+PARTITIONS = "mars.partitions"
 MAPPING = "mars.mapping"
 SET = "mars.set"
 STRATEGY = "mars.strategy"
@@ -30,6 +39,60 @@ def set_stage(model: ir.Model, stage: str) -> None:
 def get_stage(model: ir.Model) -> str:
     """The stage that the model has reached, ``""`` for a model as a user has it."""
     return model.metadata_props.get(STAGE, "")
+
+
+def set_pool(model: ir.Model, pool: Pool) -> None:
+    """Attach the pool that the passes work for."""
+    model.meta[POOL] = pool
+
+
+def get_pool(model: ir.Model) -> Pool:
+    """The pool that the passes work for.
+
+    Raises:
+        UsageError: None was given.
+    """
+    pool = model.meta.get(POOL)
+    if not isinstance(pool, Pool):
+        raise UsageError("this pass needs a pool of accelerators; name one with --hw")
+    return pool
+
+
+def set_mapping(model: ir.Model, mapping: Mapping) -> None:
+    """Attach the mapping to the model, and to every node its set and strategy."""
+    model.metadata_props[MAPPING] = json.dumps(mapping.to_json(_ids(get_pool(model))))
+    for node in model.graph:
+        choice = mapping.choice(node.name or "")
+        set_choice(node, choice.set_index, choice.strategy)
+
+
+def get_mapping(model: ir.Model) -> Mapping:
+    """The mapping of the model.
+
+    Raises:
+        UsageError: It has none.
+    """
+    text = model.metadata_props.get(MAPPING)
+    if text is None:
+        raise UsageError("this pass needs a mapping; run select-accelerators before it")
+    return _mapping(text, get_pool(model))
+
+
+def set_partitions(model: ir.Model, partitions: Partitions) -> None:
+    """Attach what emit-partitions made."""
+    model.meta[PARTITIONS] = partitions
+
+
+def get_partitions(model: ir.Model) -> Partitions:
+    """What emit-partitions made.
+
+    Raises:
+        UsageError: It has not run.
+    """
+    partitions: Partitions | None = model.meta.get(PARTITIONS)
+    if partitions is None:
+        raise UsageError("there are no partitions; run emit-partitions first")
+    return partitions
 
 
 def set_choice(node: ir.Node, set_index: int, strategy: Strategy) -> None:
@@ -68,6 +131,16 @@ def get_layout(value: ir.Value) -> Layout:
 def has_layout(value: ir.Value) -> bool:
     """Whether a value has a layout (initializers have none: every member slices what it needs)."""
     return LAYOUT in value.metadata_props
+
+
+def _ids(pool: Pool) -> tuple[str, ...]:
+    return tuple(accelerator.id for accelerator in pool.accelerators)
+
+
+@lru_cache(maxsize=8)
+def _mapping(text: str, pool: Pool) -> Mapping:
+    layers = [name for own in json.loads(text)["sets"] for name in own["layers"]]
+    return parse_mapping(text, "the mapping in the model", pool, layers)
 
 
 @lru_cache(maxsize=16384)

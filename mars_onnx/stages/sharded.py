@@ -1,9 +1,10 @@
 """The sharded stage: what a node's strategy means on its set, and the invariants of a graph with layouts.
 
-Invariants, checked by :func:`problems`:
+Invariants, checked by :func:`verify_sharded`:
 
 - every node of the main graph has a set and a strategy, and the strategy can be applied to it;
-- every tensor that is no initializer has a layout, and each part of it covers the tensor;
+- every tensor that is no initializer has a layout, and what a node gives is there completely, in each of its parts
+  (after a Redistribute there need not be more than somebody needs);
 - every node finds on each member what that member needs of its inputs, whole, not as partial sums (only a
   Redistribute resolves those);
 - the layouts of a node's outputs are the ones that its strategy gives;
@@ -16,13 +17,13 @@ from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
+from mars_onnx.comm.domain import DOMAIN
 from mars_onnx.errors import InputError
 from mars_onnx.geometry import Layout, box_text, contains
 from mars_onnx.rules.signature import is_present, signature_of, tensor_type
 from mars_onnx.sharding.lowering import Sharding, lower
 from mars_onnx.sharding.mapping import Mapping as AcceleratorMapping
 from mars_onnx.stages import attachments
-from mars_onnx.comm.domain import DOMAIN
 
 REDISTRIBUTE = "Redistribute"
 
@@ -59,7 +60,9 @@ def needed_inputs(node: ir.Node, sharding: Sharding) -> Iterator[tuple[int | Non
         kind = tensor_type(value)
         if kind is not None and not value.is_initializer():
             whole = Layout.replicated(kind.shape, sharding.members)
-            idle = tuple(None if share is None else box for share, box in zip(sharding.shares, whole.boxes, strict=True))
+            idle = tuple(
+                None if share is None else box for share, box in zip(sharding.shares, whole.boxes, strict=True)
+            )
             yield None, value, Layout(kind.shape, sharding.members, idle)
 
 
@@ -71,7 +74,7 @@ def replace_captured(node: ir.Node, replacements: Mapping[ir.Value, ir.Value]) -
         body = attribute.as_graph()
         for inner in ir.traversal.RecursiveGraphIterator(body):
             for index, value in enumerate(inner.inputs):
-                if value in replacements:
+                if value is not None and value in replacements:
                     inner.replace_input_with(index, replacements[value])
         for index, value in enumerate(body.outputs):
             if value in replacements:
@@ -100,8 +103,8 @@ def captured_values(node: ir.Node) -> tuple[ir.Value, ...]:
                 for value in (*inside.as_graph().inputs, *inside.as_graph().initializers.values())
             }
             used = [value for own in nodes for value in own.inputs] + list(graph.outputs)
-            found.update((value, None) for value in used if is_present(value) and id(value) not in inner)
-    return tuple(value for value in found if value is not None)
+            found.update((value, None) for value in used if value is not None and value.name and id(value) not in inner)
+    return tuple(found)
 
 
 def satisfied(held: Layout, need: Layout) -> bool:
@@ -112,7 +115,7 @@ def satisfied(held: Layout, need: Layout) -> bool:
     return all(contains(boxes.get(rank), box) for rank, box in zip(need.members, need.boxes, strict=True))
 
 
-def problems(model: ir.Model) -> list[str]:
+def verify_sharded(model: ir.Model) -> list[str]:
     """Everything that breaks an invariant of the sharded stage; empty if all hold."""
     mapping = attachments.get_mapping(model)
     found: list[str] = []
@@ -122,7 +125,7 @@ def problems(model: ir.Model) -> list[str]:
             continue
         if not attachments.has_layout(value):
             found.append(f"value {value.name!r} has no layout")
-        elif not value.is_graph_input():
+        elif (producer := value.producer()) is not None and not is_redistribute(producer):
             found += [f"value {value.name!r}: {problem}" for problem in attachments.get_layout(value).problems()]
     if found:
         return found

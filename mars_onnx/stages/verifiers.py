@@ -9,7 +9,8 @@ from types import MappingProxyType
 import onnx_ir as ir
 
 from mars_onnx.stages.canonical import verify_canonical
+from mars_onnx.stages.sharded import verify_sharded
 
 Verifier = Callable[[ir.Model], list[str]]
 
-VERIFIERS: Mapping[str, Verifier] = MappingProxyType({"canonical": verify_canonical})
+VERIFIERS: Mapping[str, Verifier] = MappingProxyType({"canonical": verify_canonical, "sharded": verify_sharded})

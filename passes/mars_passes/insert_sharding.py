@@ -14,7 +14,14 @@ from mars_onnx.geometry import Layout, hull
 from mars_onnx.redistribution.planner import redistribute
 from mars_onnx.rules.signature import tensor_type
 from mars_onnx.stages import attachments
-from mars_onnx.stages.sharded import REDISTRIBUTE, captured_values, needed_inputs, replace_captured, satisfied, sharding_of
+from mars_onnx.stages.sharded import (
+    REDISTRIBUTE,
+    captured_values,
+    needed_inputs,
+    replace_captured,
+    satisfied,
+    sharding_of,
+)
 
 
 @dataclass(frozen=True)

@@ -223,15 +223,11 @@ def test_command_writes_the_named_models(tmp_path: Path, capsys: pytest.CaptureF
     folder = tmp_path / "new" / "models"
     assert main(["encoder", "light_squeezenet", "encoder", "-o", str(folder), "--seed", "3"]) == 0
     assert sorted(path.name for path in folder.iterdir()) == ["encoder.onnx", "light_squeezenet.onnx"]
-    assert (folder / "encoder.onnx").read_bytes() == build("encoder", seed=3).SerializeToString(
-        deterministic=True
-    )
+    assert (folder / "encoder.onnx").read_bytes() == build("encoder", seed=3).SerializeToString(deterministic=True)
     assert "encoder.onnx" in capsys.readouterr().out
 
 
-def test_command_writes_nothing_if_one_name_is_unknown(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_writes_nothing_if_one_name_is_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encoder", "squeezenet", "-o", str(tmp_path / "out")]) == 2
     assert "did you mean light_squeezenet" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

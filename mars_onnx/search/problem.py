@@ -1,0 +1,67 @@
+"""What a search works on: layers with their signatures, and where their inputs come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from mars_onnx.rules.base import Signature
+from mars_onnx.rules.signature import signature_of, tensor_type
+from mars_onnx.stages.sharded import captured_values
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an input of a layer comes from.
+
+    Attributes:
+        layer: Index of the producing layer; ``None`` for a model input.
+        output: Which output of that layer; of a model input, its index.
+    """
+
+    layer: int | None
+    output: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One node.
+
+    Attributes:
+        name: Its name in the canonical graph.
+        signature: What its rule depends on.
+        sources: Per input where it comes from; ``None`` for a weight or an absent input.
+        tied: Indices of earlier layers that must be on the same set, because what they give cannot be sent.
+    """
+
+    name: str
+    signature: Signature
+    sources: tuple[Source | None, ...]
+    tied: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A model as a search sees it: layers in topological order."""
+
+    layers: tuple[Layer, ...]
+
+
+def problem_of(model: ir.Model) -> Problem:
+    """The problem that a canonical graph poses."""
+    places = {value: Source(None, index) for index, value in enumerate(model.graph.inputs)}
+    layers: list[Layer] = []
+    for number, node in enumerate(model.graph):
+        sources = tuple(None if value is None else places.get(value) for value in node.inputs)
+        taken = [value for value in (*node.inputs, *captured_values(node)) if value is not None]
+        tied = sorted(
+            {
+                place.layer
+                for value in taken
+                if tensor_type(value) is None and (place := places.get(value)) and place.layer is not None
+            }
+        )
+        layers.append(Layer(node.name or "", signature_of(node), sources, tuple(tied)))
+        places.update((value, Source(number, index)) for index, value in enumerate(node.outputs))
+    return Problem(tuple(layers))

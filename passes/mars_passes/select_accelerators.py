@@ -1,0 +1,69 @@
+"""select-accelerators: sets, designs, layers per set, and a strategy per layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from mars_onnx.errors import InputError
+from mars_onnx.search.problem import problem_of
+from mars_onnx.search.registry import chosen_by
+from mars_onnx.search.simple import fill_in
+from mars_onnx.sharding.mapping import parse_mapping
+from mars_onnx.stages import attachments
+
+#: A mapping file of more bytes than this is none.
+_LARGEST_MAPPING_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class SelectAccelerators(ir.passes.InPlacePass):
+    """Choose accelerator sets, a design per set, the layers of each set, and a strategy per layer.
+
+    Contract: takes a canonical graph. Leaves the graph as it is, with the mapping attached to it and a set and a
+    strategy attached to every node.
+
+    Before::
+
+        y = Conv (x, w)
+
+    After::
+
+        y = Conv (x, w)          # mars.set: 0, mars.strategy: ES(H=4)
+
+    Options:
+        search: Which method chooses.
+        mapping: A file with a mapping to use instead; where it says ``auto``, the cheapest strategy is chosen.
+    """
+
+    stage: ClassVar[str] = "mapped"
+
+    search: str = "simple"
+    mapping: str = ""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        pool = attachments.get_pool(model)
+        problem = problem_of(model)
+        if self.mapping:
+            names = [layer.name for layer in problem.layers]
+            written = parse_mapping(_read(Path(self.mapping)), self.mapping, pool, names)
+            mapping = fill_in(problem, pool, written)
+        else:
+            mapping = chosen_by(self.search)(problem, pool)
+        attachments.set_mapping(model, mapping)
+        attachments.set_stage(model, self.stage)
+        return ir.passes.PassResult(model, modified=True)
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > _LARGEST_MAPPING_BYTES:
+            raise InputError(f"{path}: this is no mapping: it has more than {_LARGEST_MAPPING_BYTES} bytes")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: the mapping cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: the mapping is not UTF-8 text: {error.reason} at byte {error.start}") from error

@@ -1,0 +1,90 @@
+"""Random strategies and mappings for tests: whatever the rules allow."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from mars_onnx.errors import InputError
+from mars_onnx.pool.topology import Pool
+from mars_onnx.rules.base import OpRule, Signature
+from mars_onnx.rules.registry import rule_for
+from mars_onnx.rules.signature import signature_of
+from mars_onnx.sharding.lowering import lower
+from mars_onnx.sharding.mapping import AcceleratorSet, LayerChoice, Mapping
+from mars_onnx.sharding.strategy import SINGLE, WHOLE, Placement, Resolution, Ring, Split, Strategy
+
+
+def random_strategy(rng: random.Random, signature: Signature, members: tuple[int, ...]) -> Strategy:
+    """A random strategy that the rule accepts; whole if several tries find none."""
+    rule = rule_for(signature)
+    for _ in range(20):
+        strategy = _guess(rng, rule, len(members))
+        try:
+            lower(signature, strategy, members)
+        except InputError:
+            continue
+        return strategy
+    return WHOLE
+
+
+def _guess(rng: random.Random, rule: OpRule, count: int) -> Strategy:
+    kind = rng.random()
+    if kind < 0.08 or not rule.axes:
+        return WHOLE
+    if kind < 0.12:
+        return SINGLE
+    splits: list[Split] = []
+    left = count
+    for axis in rng.sample(rule.axes, k=min(len(rule.axes), rng.choice([0, 1, 1, 2, 2, 3]))):
+        factor = rng.choice([n for n in range(1, left + 1) if left % n == 0 and (n > 1 or left == 1)] or [1])
+        if factor > 1:
+            even = rng.random() < 0.7
+            splits.append(Split(axis.name, (1,) * factor if even else tuple(rng.randint(1, 4) for _ in range(factor))))
+            left //= factor
+    ring = None
+    if rule.operands and rng.random() < 0.3:
+        ring = Ring(rng.choice(list(rule.operands.values())), None)
+    parallel = [axis.name for axis in rule.axes if not axis.reduction]
+    resolution = rng.choice(list(Resolution))
+    scatter = rng.choice(parallel) if parallel and resolution is Resolution.REDUCE_SCATTER else None
+    if resolution is Resolution.REDUCE_SCATTER and scatter is None:
+        resolution = Resolution.ALL_REDUCE
+    if not splits and ring is None:
+        return WHOLE
+    return Strategy(Placement.SHARDED, tuple(splits), ring, resolution, scatter)
+
+
+def random_sets(rng: random.Random, count: int) -> list[tuple[int, ...]]:
+    """Some disjoint sets of ranks below ``count``, in random order."""
+    ranks = rng.sample(range(count), count)
+    sets: list[tuple[int, ...]] = []
+    while ranks:
+        size = rng.randint(1, len(ranks))
+        sets.append(tuple(ranks[:size]))
+        ranks = ranks[size:]
+        if rng.random() < 0.4:
+            break
+    return sets
+
+
+def random_mapping(rng: random.Random, model: ir.Model, pool: Pool) -> Mapping:
+    """Random sets, and for every node a random one of them and a random strategy."""
+    sets = random_sets(rng, pool.size)
+    stay = rng.choice([0.0, 0.5, 0.9, 1.0])
+    choices: list[LayerChoice] = []
+    current = rng.randrange(len(sets))
+    for node in model.graph:
+        if rng.random() > stay:
+            current = rng.randrange(len(sets))
+        signature = signature_of(node)
+        strategy = WHOLE if signature.opaque else random_strategy(rng, signature, sets[current])
+        choices.append(LayerChoice(node.name or "", current, strategy))
+    return Mapping(tuple(with_designs(pool, members) for members in sets), tuple(choices))
+
+
+def with_designs(pool: Pool, members: Sequence[int]) -> AcceleratorSet:
+    """A set whose accelerators take their first designs."""
+    return AcceleratorSet(tuple(members), tuple(pool.accelerators[rank].designs[0].name for rank in members))
