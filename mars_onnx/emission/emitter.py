@@ -13,15 +13,15 @@ from mars_onnx.emission.whole import copy_node
 from mars_onnx.errors import InvariantError
 from mars_onnx.geometry import Box, Layout, Reduction
 from mars_onnx.pool.topology import Pool
-from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
+from mars_onnx.redistribution.plan import Fragment
 from mars_onnx.redistribution.planner import redistribute
 from mars_onnx.rules.base import OpRule, Share
 from mars_onnx.rules.registry import rule_for
 from mars_onnx.rules.signature import is_present, signature_of, tensor_type
-from mars_onnx.sharding.lowering import RingPlan, Sharding
+from mars_onnx.sharding.lowering import RingPlan, Sharding, ring_shift
 from mars_onnx.sharding.mapping import Mapping as AcceleratorMapping
 from mars_onnx.stages import attachments
-from mars_onnx.stages.sharded import is_redistribute, sharding_of
+from mars_onnx.stages.sharded import is_redistribute, origin_of, sharding_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +79,14 @@ class Emitter:
         source, target = attachments.get_layout(value), attachments.get_layout(moved)
         plan = redistribute(source, target, self.pool.distance)
         for builder in self.builders.values():
-            builder.begin(node, origin=_origin(value))
+            builder.begin(node, origin=origin_of(value))
         fragments = {rank: Fragments(builder) for rank, builder in self.builders.items()}
         for rank, box, part in zip(source.members, source.boxes, source.parts, strict=True):
             if box is not None:
                 held, local = self.builders[rank].held[value]
                 fragment = Fragment(held, part if source.partial else None)
                 fragments[rank].pieces.append((fragment, local))
-        name = _origin(value).name or ""
+        name = origin_of(value).name or ""
         for rank, (box, local) in self.transcriber.redistribute(plan, name, kind.dtype, fragments).items():
             self.hold(rank, moved, box, local, None)
 
@@ -157,19 +157,8 @@ class Emitter:
         dtype: ir.DataType,
     ) -> dict[int, ir.Value]:
         """Every member gives its piece to the one before it in the ring."""
-        count = len(group)
-        now = [_whole_fragment(pieces[(member + phase) % count]) for member in range(count)]
-        after = [_whole_fragment(pieces[(member + phase + 1) % count]) for member in range(count)]
-        if all(now):
-            shifts = [Collective(Pattern.SHIFT, tuple(group), tuple(now), tuple(after), offset=-1)]
-        else:
-            shifts = [
-                Collective(Pattern.SEND_RECV, (group[(i + 1) % count], group[i]), (piece, None), (None, piece))
-                for i, piece in enumerate(after)
-                if piece is not None
-            ]
         got: dict[int, ir.Value] = {}
-        for shift in shifts:
+        for shift in ring_shift(group, pieces, phase):
             fed = {rank: here[rank] for rank, given in zip(shift.group, shift.inputs, strict=True) if given is not None}
             for rank, (_, value) in self.transcriber.collective(shift, fed, rotating.name or "", dtype).items():
                 got[rank] = value
@@ -194,7 +183,7 @@ class Emitter:
         if partial is not None:
             part = f"{partial.parts[partial.members.index(rank)]}/{partial.num_parts}"
             reduction = partial.reduction
-        builder.name_after(local, _origin(value), box, part, str(reduction))
+        builder.name_after(local, origin_of(value), box, part, str(reduction))
         builder.held[value] = (box, local)
 
     def output(self, value: ir.Value) -> dict[int, tuple[Box, ir.Value]]:
@@ -205,19 +194,6 @@ class Emitter:
             if box is not None and all(box != taken for taken, _ in leaving.values()):
                 leaving[rank] = self.builders[rank].held[value]
         return leaving
-
-
-def _origin(value: ir.Value) -> ir.Value:
-    """The tensor of the canonical graph that a value is a redistribution of."""
-    producer = value.producer()
-    while producer is not None and is_redistribute(producer) and producer.inputs[0] is not None:
-        value = producer.inputs[0]
-        producer = value.producer()
-    return value
-
-
-def _whole_fragment(box: Box | None) -> Fragment | None:
-    return None if box is None else Fragment(box)
 
 
 def _join(

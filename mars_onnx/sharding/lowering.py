@@ -13,6 +13,7 @@ from itertools import product
 
 from mars_onnx.errors import InputError
 from mars_onnx.geometry import Box, Layout
+from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
 from mars_onnx.rules.axes import Axis
 from mars_onnx.rules.base import OpRule, Share, Signature
 from mars_onnx.rules.registry import rule_for
@@ -63,6 +64,31 @@ class Sharding:
     produced: tuple[Layout | None, ...]
     resolved: tuple[Layout | None, ...]
     ring: RingPlan | None = None
+
+
+def ring_shift(group: Sequence[int], pieces: Sequence[Box | None], phase: int) -> list[Collective]:
+    """The communication after a phase of a ring: every member gives its piece to the one before it.
+
+    Args:
+        group: Ranks in ring order.
+        pieces: The box that each starts with, ``None`` for nothing.
+        phase: The phase that has been computed.
+    """
+    count = len(group)
+    now = [_fragment(pieces[(member + phase) % count]) for member in range(count)]
+    after = [*now[1:], now[0]]
+    if all(now):
+        return [Collective(Pattern.SHIFT, tuple(group), tuple(now), tuple(after), offset=-1)]
+    # An empty piece has no place in a collective; the others go one by one.
+    return [
+        Collective(Pattern.SEND_RECV, (group[(member + 1) % count], group[member]), (piece, None), (None, piece))
+        for member, piece in enumerate(after)
+        if piece is not None
+    ]
+
+
+def _fragment(box: Box | None) -> Fragment | None:
+    return None if box is None else Fragment(box)
 
 
 @lru_cache(maxsize=65536)

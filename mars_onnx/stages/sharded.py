@@ -33,6 +33,15 @@ def is_redistribute(node: ir.Node) -> bool:
     return node.domain == DOMAIN and node.op_type == REDISTRIBUTE
 
 
+def origin_of(value: ir.Value) -> ir.Value:
+    """The tensor of the canonical graph that a value is a redistribution of."""
+    producer = value.producer()
+    while producer is not None and is_redistribute(producer) and producer.inputs[0] is not None:
+        value = producer.inputs[0]
+        producer = value.producer()
+    return value
+
+
 def sharding_of(node: ir.Node, mapping: AcceleratorMapping) -> Sharding:
     """What the strategy attached to a node means on its set.
 
