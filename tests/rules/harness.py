@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 
 import numpy as np
@@ -39,11 +39,11 @@ RELATIVE, ABSOLUTE = 1e-4, 1e-5
 IR_VERSION = 10
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The rule says that these cuts cannot be computed."""
 
 
-class Mismatch(AssertionError):
+class MismatchError(AssertionError):
     """The shares together do not give what the whole operator gives."""
 
 
@@ -86,8 +86,8 @@ def check_rule(
         opset: Version, for a model given as text.
 
     Raises:
-        Refused: The rule has no such axis or says why the cuts do not work.
-        Mismatch: It went wrong.
+        RefusedError: The rule has no such axis or says why the cuts do not work.
+        MismatchError: It went wrong.
     """
     proto = single(model, opset) if isinstance(model, str) else model
     rule, node = rule_of(proto)
@@ -108,7 +108,7 @@ def check_rule(
     checked = Checked(rule)
     axes = {name: rule.axis(name) for name in cuts}
     if None in axes.values():
-        raise Refused("no such axis")
+        raise RefusedError("no such axis")
     named = {axis.name: cuts[name] for name, axis in axes.items() if axis is not None}
     _check_vectorised(rule, named)
     combined: list[dict[tuple[Range, ...], tuple[Array, npt.NDArray[np.int64]]]] = [{} for _ in node.outputs]
@@ -118,7 +118,7 @@ def check_rule(
             continue
         problem = rule.problem(ranges)
         if problem:
-            raise Refused(problem)
+            raise RefusedError(problem)
         reductions = [axis.name for axis in rule.axes if axis.reduction]
         share = share_of(rule, ranges, all(ranges[name][0] == 0 for name in reductions))
         part = tuple(ranges[name] for name in reductions)
@@ -142,7 +142,7 @@ def check_rule(
         expected = reference[present.index(value)]
         for part, (_, held) in parts.items():
             if not (held == 1).all():
-                raise Mismatch(f"output {index}, part {part}: not every element is computed exactly once")
+                raise MismatchError(f"output {index}, part {part}: not every element is computed exactly once")
         total = _reduce([whole for whole, _ in parts.values()], rule.reduction)
         compare(total, expected, f"output {index} of {rule.signature.op_type} over {dict(named)}")
     return checked
@@ -247,7 +247,7 @@ def compare(found: Array, expected: Array, what: str) -> None:
     """Equal up to rounding; exactly, for what is not floating point."""
     if expected.dtype.kind != "f":
         if not np.array_equal(found, expected):
-            raise Mismatch(what)
+            raise MismatchError(what)
         return
     wide, other = found.astype(np.float64), expected.astype(np.float64)
     finite = other[np.isfinite(other)]
@@ -255,7 +255,7 @@ def compare(found: Array, expected: Array, what: str) -> None:
     coarse = 50.0 if expected.dtype == np.float16 else 1.0
     if not np.allclose(wide, other, rtol=RELATIVE * coarse, atol=ABSOLUTE * coarse * scale, equal_nan=True):
         with np.errstate(all="ignore"):
-            raise Mismatch(f"{what}: off by {np.nanmax(np.abs(wide - other))}, scale {scale}")
+            raise MismatchError(f"{what}: off by {np.nanmax(np.abs(wide - other))}, scale {scale}")
 
 
 def random_array(kind: TensorType, rng: np.random.Generator) -> Array:
@@ -271,7 +271,7 @@ def random_array(kind: TensorType, rng: np.random.Generator) -> Array:
 def cover(size: int, edges: Sequence[int]) -> list[Range]:
     """Consecutive ranges from inner edges, which may repeat."""
     bounds = [0, *sorted(edges), size]
-    return [(low, high) for low, high in zip(bounds, bounds[1:], strict=False)]
+    return list(pairwise(bounds))
 
 
 def members_of(cuts: Cuts) -> int:
