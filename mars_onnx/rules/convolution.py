@@ -73,18 +73,8 @@ class ConvRule(OpRule):
         result = self.signature.output()
         shape = share.output_shape()
         if data is None or weight is None:
-            # The share lies wholly inside the padding: its products are zero, and only the bias is left.
-            zeros = graph.zeros(result.dtype, shape)
-            if bias is None or not share.first:
-                return (zeros,)
-            column = (1, shape[1]) + (1,) * len(self.windows)
-            grown = graph.op(
-                "Reshape",
-                [bias, graph.constant(np.asarray(column, np.int64))],
-                {},
-                [TensorType(result.dtype, column)],
-            )
-            return graph.op("Add", [zeros, *grown], {}, [TensorType(result.dtype, shape)])
+            # The share lies wholly inside the padding.
+            return (bias_only(graph, TensorType(result.dtype, shape), bias if share.first else None),)
         pads = [
             window.pads(*share.ranges[window.axis], *share.ranges[str(window.kernel_axis)]) for window in self.windows
         ]
@@ -96,6 +86,17 @@ class ConvRule(OpRule):
         }
         operands = [data, weight] if bias is None or not share.first else [data, weight, bias]
         return graph.op("Conv", operands, attributes, [TensorType(result.dtype, shape)])
+
+
+def bias_only(graph: LocalGraph, result: TensorType, bias: ir.Value | None) -> ir.Value:
+    """What a convolution gives where it sees no data: its products are zero, and only the bias is left."""
+    zeros = graph.zeros(result.dtype, result.shape)
+    if bias is None:
+        return zeros
+    column = (1, result.shape[1]) + (1,) * (len(result.shape) - 2)
+    shape = graph.constant(np.asarray(column, np.int64))
+    grown = graph.op("Reshape", [bias, shape], {}, [TensorType(result.dtype, column)])
+    return graph.op("Add", [zeros, *grown], {}, [result])[0]
 
 
 @rule("Conv")

@@ -50,6 +50,15 @@ class PoolRule(OpRule):
         return graph.op(self.signature.op_type, inputs, attributes, result_types(self.signature, share))
 
 
+def _extent(window: Window, end: int, *, rounded_up: bool) -> int:
+    """Number of windows: those that begin in the padding at the end do not count, as runtimes have it."""
+    padded = window.size + window.pad + end - (window.kernel - 1) * window.dilation - 1
+    if padded < 0:
+        return 0
+    extent = (-(-padded // window.stride) if rounded_up else padded // window.stride) + 1
+    return extent - 1 if rounded_up and (extent - 1) * window.stride >= window.size + window.pad else extent
+
+
 @rule("MaxPool", "AveragePool", "LpPool")
 def pool(signature: Signature) -> OpRule | None:
     """Pooling over windows. MaxPool's Indices are positions in the whole tensor, so with them it is not sharded."""
@@ -67,21 +76,23 @@ def pool(signature: Signature) -> OpRule | None:
     if signature.integer("ceil_mode", 0) and signature.integer("count_include_pad", 0):
         # The last window reaches past the padding, and what is there counts neither as data nor as padding.
         pads = None
-    windows: tuple[Window, ...] = ()
-    whole: Sequence[int] = range(2, 2 + spatial)
-    if pads is not None:
-        whole = ()
-        windows = tuple(
-            Window(names[2 + i], None, kernel[i], strides[i], dilations[i], pads[i], data[2 + i])
-            for i in range(spatial)
-        )
+    rounded_up = bool(signature.integer("ceil_mode", 0))
+    windows: list[Window] = []
+    for i in range(spatial if pads is not None else 0):
+        begin, end = (pads[i], pads[spatial + i]) if pads is not None else (0, 0)
+        window = Window(names[2 + i], None, kernel[i], strides[i], dilations[i], begin, data[2 + i])
+        if result[2 + i] != _extent(window, end, rounded_up=rounded_up):
+            # Versions of the standard differ about the last window of a ceil_mode; the rule must be sure.
+            return None
+        windows.append(window)
+    whole: Sequence[int] = () if windows else range(2, 2 + spatial)
     return PoolRule(
         signature,
         axes=axes_except(result, names, whole),
         inputs=((*along_except(data[:2], names[:2], ()), *(windows or along_except(data, names, whole)[2:])),),
         outputs=(along_except(result, names, whole),),
         work=prod(kernel) * whole_work(result, whole),
-        windows=windows,
+        windows=tuple(windows),
     )
 
 

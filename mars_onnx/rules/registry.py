@@ -24,7 +24,20 @@ class _Entry:
 
 _ENTRIES: dict[tuple[str, str], _Entry] = {}
 #: Modules of this package that register rules when imported.
-_MODULES = ("convolution", "elementwise", "matmul", "movement", "pooling", "reshape")
+_MODULES = (
+    "convolution",
+    "elementwise",
+    "gathering",
+    "matmul",
+    "movement",
+    "normalization",
+    "pooling",
+    "reductions",
+    "reshape",
+    "slicing",
+    "spatial",
+    "transposed_convolution",
+)
 
 
 def rule(*op_types: str, domain: str = "", parameters: tuple[int, ...] = ()) -> Callable[[Builder], Builder]:
