@@ -108,6 +108,23 @@ def _cycles(successor: Mapping[int, int]) -> Iterable[tuple[int, ...]]:
             yield tuple(cycle)
 
 
+def widened(axis: int, current: Boxes, wants: Boxes) -> dict[int, Box]:
+    """The wants, but along ``axis`` all that members with otherwise equal boxes have together.
+
+    Where a mesh axis that cuts one dimension comes to cut another, while a second mesh axis takes over the first, there
+    is a moment when nothing cuts that dimension. These are the wants for the step before.
+    """
+    spans: dict[Box, Range] = {}
+    for box in current.values():
+        rest, (start, stop) = (*box[:axis], *box[axis + 1 :]), box[axis]
+        low, high = spans.get(rest, (start, stop))
+        spans[rest] = (min(low, start), max(high, stop))
+    return {
+        rank: replaced(want, axis, spans[*current[rank][:axis], *current[rank][axis + 1 :]])
+        for rank, want in wants.items()
+    }
+
+
 def extend(axis: int, current: Boxes, wants: Boxes) -> Step | None:
     """Bring every member the range along ``axis`` that it wants, all else as it is: AllGather, HaloExchange or nothing.
 
