@@ -123,9 +123,8 @@ class _Search:
         ]
         options += [(axis, None, False) for axis in axes]
         if self.widening:
-            options += [
-                (axis, split, True) for axis in axes if axis not in widened_axes for split in axes if split != axis
-            ]
+            fresh = [axis for axis in axes if axis not in widened_axes]
+            options += [(axis, split, True) for axis in fresh for split in (*axes, None) if split != axis]
         for axis, split, wide in options:
             if self.tried >= MAX_STEPS_TRIED or self._settled():
                 return
