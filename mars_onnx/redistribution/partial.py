@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from mars_onnx.geometry import Box, Layout, Range, hull, intersect, subtract, volume
-from mars_onnx.redistribution.patterns import Boxes, replaced, tiling
+from mars_onnx.redistribution.patterns import Boxes, replaced, shares
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern, received
 from mars_onnx.redistribution.sources import Distance, Holders, Piece, sends
 from mars_onnx.redistribution.stages import MAX_EXCESS, lacking, missing_volume, plan_values
@@ -191,14 +190,10 @@ def _scattered(group: _Group, axis: int, needs: Mapping[int, Box]) -> list[tuple
         if need is not None:
             wanted.append((need[axis], rank))
     wanted = sorted(wanted) or [((low, high), rank) for rank in sorted(group.ranks)]
-    shares = [(range_, [rank for _, rank in equal]) for range_, equal in groupby(wanted, key=lambda pair: pair[0])]
-    tiles = tiling((low, high), [range_ for range_, _ in shares])
-    if tiles is None:
+    pieces = shares((low, high), [range_ for range_, _ in wanted])
+    if pieces is None:
         return None
-    result: list[tuple[int, Range | None]] = []
-    for (start, stop), (_, ranks) in zip(tiles, shares, strict=True):
-        cuts = [start + (stop - start) * i // len(ranks) for i in range(len(ranks) + 1)]
-        result += [(rank, (a, b) if a < b else None) for rank, a, b in zip(ranks, cuts, cuts[1:], strict=False)]
+    result: list[tuple[int, Range | None]] = [(rank, piece) for (_, rank), piece in zip(wanted, pieces, strict=True)]
     placed = {rank for rank, _ in result}
     result += [(rank, None) for rank in sorted(group.ranks) if rank not in placed]
     return result if sum(piece is not None for _, piece in result) > 1 else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from mars_onnx.geometry import Box, Range, contains, volume
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
@@ -52,18 +52,24 @@ def disjoint(ranges: Sequence[Range]) -> list[Range] | None:
     return pieces
 
 
-def tiling(region: Range, ranges: Sequence[Range]) -> list[Range] | None:
+def shares(region: Range, ranges: Sequence[Range]) -> list[Range | None] | None:
     """Pieces that tile ``region``, one for each of the sorted ranges, as like them as can be.
 
-    Overlaps (halos) and gaps between the ranges are halved. ``None`` if a range is inside another.
+    Overlaps (halos) and gaps between the ranges are halved, equal ranges share theirs evenly (``None`` where there are
+    fewer elements than sharers). ``None`` in all if a range is inside another.
     """
+    counts = [(extent, len(list(equal))) for extent, equal in groupby(ranges)]
     cuts = [region[0]]
-    for (start, stop), (other_start, other_stop) in pairwise(ranges):
+    for ((start, stop), _), ((other_start, other_stop), _) in pairwise(counts):
         if start >= other_start or stop >= other_stop:
             return None
         cuts.append((other_start + stop) // 2)
     cuts.append(region[1])
-    return list(pairwise(cuts))
+    pieces: list[Range | None] = []
+    for (start, stop), (_, count) in zip(pairwise(cuts), counts, strict=True):
+        inner = [start + (stop - start) * i // count for i in range(count + 1)]
+        pieces += [(low, high) if low < high else None for low, high in pairwise(inner)]
+    return pieces
 
 
 def shift(held: Boxes, needs: Boxes) -> list[Collective] | None:
@@ -106,6 +112,23 @@ def _cycles(successor: Mapping[int, int]) -> Iterable[tuple[int, ...]]:
             rank = successor[rank]
         if cycle:
             yield tuple(cycle)
+
+
+def widened(axis: int, current: Boxes, wants: Boxes) -> dict[int, Box]:
+    """The wants, but along ``axis`` all that members with otherwise equal boxes have together.
+
+    Where a mesh axis that cuts one dimension comes to cut another, while a second mesh axis takes over the first, there
+    is a moment when nothing cuts that dimension. These are the wants for the step before.
+    """
+    spans: dict[Box, Range] = {}
+    for box in current.values():
+        rest, (start, stop) = (*box[:axis], *box[axis + 1 :]), box[axis]
+        low, high = spans.get(rest, (start, stop))
+        spans[rest] = (min(low, start), max(high, stop))
+    return {
+        rank: replaced(want, axis, spans[*current[rank][:axis], *current[rank][axis + 1 :]])
+        for rank, want in wants.items()
+    }
 
 
 def extend(axis: int, current: Boxes, wants: Boxes) -> Step | None:
@@ -163,8 +186,8 @@ def _extend_group(axis: int, group: _Group, current: Boxes, wants: Boxes) -> tup
 def exchange(axis: int, split_axis: int, current: Boxes, wants: Boxes) -> Step | None:
     """Gather along ``axis`` and at once split along ``split_axis``: AllToAll in all groups.
 
-    What the members get tiles what they want along ``split_axis``; where that overlaps (halos) or leaves gaps, the
-    ranges there still differ from the wanted ones afterwards, and another step has to follow.
+    What the members get tiles what they want along ``split_axis``; where that overlaps (halos), is equal or leaves
+    gaps, the ranges there still differ from the wanted ones afterwards, and another step has to follow.
 
     Returns:
         ``None`` if the members are not in regular groups.
@@ -185,10 +208,11 @@ def exchange(axis: int, split_axis: int, current: Boxes, wants: Boxes) -> Step |
         if any(start >= stop for start, stop in ranges):
             return None
         region = (ranges[0][0], ranges[-1][1])
-        tiles = tiling(region, ranges)
-        if tiles is None:
+        tile_of = {
+            rank: tile for rank, tile in zip(takers, shares(region, ranges) or [], strict=False) if tile is not None
+        }
+        if len(tile_of) < len(takers):
             return None
-        tile_of = dict(zip(takers, tiles, strict=True))
         inputs: list[Fragment | None] = []
         outputs: list[Fragment | None] = []
         width = volume(current[group.ranks[0]]) // (_length(current[group.ranks[0]][axis]) * (high - low))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mars_onnx.geometry import Box, contains, intersect, volume
-from mars_onnx.redistribution.patterns import Boxes, Step, exchange, extend, shift
+from mars_onnx.redistribution.patterns import Boxes, Step, exchange, extend, shift, widened
 from mars_onnx.redistribution.plan import Collective
 from mars_onnx.redistribution.sources import Distance, Holders, Piece, sends
 
@@ -106,27 +106,36 @@ class _Search:
     wants: Boxes
     least: int
     limit: int
+    widening: bool = False
     best: tuple[int, int] | None = None
     steps: list[Step] = field(default_factory=list)
     tried: int = 0
 
-    def run(self, current: Boxes, done: list[Step], received: int, count: int) -> None:
-        """Try all steps from here."""
+    def run(self, current: Boxes, done: list[Step], received: int, count: int, widened_axes: frozenset[int]) -> None:
+        """Try all steps from here. An axis is widened once at most, or the search might go in circles."""
         axes = sorted({axis for rank, want in self.wants.items() for axis in _differing(current[rank], want)})
         if not axes:
             if self.best is None or (received, count) < self.best:
                 self.best, self.steps = (received, count), list(done)
             return
-        options = [(axis, split) for axis in axes for split in axes if split != axis]
-        for axis, split in (*options, *((axis, None) for axis in axes)):
+        options: list[tuple[int, int | None, bool]] = [
+            (axis, split, False) for axis in axes for split in axes if split != axis
+        ]
+        options += [(axis, None, False) for axis in axes]
+        if self.widening:
+            fresh = [axis for axis in axes if axis not in widened_axes]
+            options += [(axis, split, True) for axis in fresh for split in (*axes, None) if split != axis]
+        for axis, split, wide in options:
             if self.tried >= MAX_STEPS_TRIED or self._settled():
                 return
             self.tried += 1
-            step = extend(axis, current, self.wants) if split is None else exchange(axis, split, current, self.wants)
+            wants = widened(axis, current, self.wants) if wide else self.wants
+            step = extend(axis, current, wants) if split is None else exchange(axis, split, current, wants)
             if step is None or received + step.received > self.limit:
                 continue
             done.append(step)
-            self.run(step.after, done, received + step.received, count + len(step.collectives))
+            after = widened_axes | {axis} if wide else widened_axes
+            self.run(step.after, done, received + step.received, count + len(step.collectives), after)
             done.pop()
 
     def _settled(self) -> bool:
@@ -135,11 +144,13 @@ class _Search:
 
 def _decomposed(held: Boxes, needs: Boxes) -> list[Collective] | None:
     least = missing_volume(held, needs)
-    search = _Search(wants=needs, least=least, limit=MAX_EXCESS * least)
-    search.run(held, [], 0, 0)
-    if search.best is None:
-        return None
-    return [collective for step in search.steps for collective in step.collectives]
+    # Widening multiplies the possibilities and is seldom needed, hence only after all else.
+    for widening in (False, True):
+        search = _Search(wants=needs, least=least, limit=MAX_EXCESS * least, widening=widening)
+        search.run(held, [], 0, 0, frozenset())
+        if search.best is not None:
+            return [collective for step in search.steps for collective in step.collectives]
+    return None
 
 
 def _differing(one: Box, other: Box) -> list[int]:

@@ -266,12 +266,16 @@ EXECUTE = {
 }
 
 
-def deadlocks(plan: Plan) -> bool:
-    """Whether ranks that run their collectives in plan order, each waiting for its whole group, get stuck."""
-    programs: dict[int, list[int]] = {}
-    for number, collective in enumerate(plan.collectives):
-        for rank in collective.group:
-            programs.setdefault(rank, []).append(number)
+def deadlocks(plan: Plan, programs: dict[int, list[int]] | None = None) -> bool:
+    """Whether ranks that run their collectives in order, each waiting for its whole group, get stuck.
+
+    ``programs`` has the collectives of every rank by number, in its order; the default is the order of the plan.
+    """
+    if programs is None:
+        programs = {}
+        for number, collective in enumerate(plan.collectives):
+            for rank in collective.group:
+                programs.setdefault(rank, []).append(number)
     while programs:
         ready = {
             program[0]

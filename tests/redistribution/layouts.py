@@ -39,7 +39,7 @@ def mesh_boxes(
         strides.append(axes)
     boxes: list[Box | None] = []
     for rank in range(math.prod(mesh)):
-        place = []
+        place: list[int] = []
         rest = rank
         for size in reversed(mesh):
             place.insert(0, rest % size)
