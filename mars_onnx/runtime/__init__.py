@@ -1,0 +1,1 @@
+"""Running partitions: segments, transports, execution, and the comparison with the original."""

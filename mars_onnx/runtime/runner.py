@@ -1,0 +1,248 @@
+"""Run all partitions together: a thread per accelerator, boxes of the inputs in, boxes of the outputs out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import onnx_ir as ir
+
+from mars_onnx.errors import InputError, InvariantError, MarsError, RunError
+from mars_onnx.runtime.executor import Claim, PartitionExecutor
+from mars_onnx.runtime.plan_file import PlanFile, load_plan
+from mars_onnx.runtime.sessions import ExecutorOptions
+from mars_onnx.runtime.transport import Array, ThreadFabric
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A local value of a partition that says which box of which canonical tensor it is."""
+
+    rank: int
+    accelerator: str
+    claim: Claim
+    array: Array
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run gave: whole outputs by name, observed values of all partitions in rank order, seconds it took."""
+
+    outputs: dict[str, Array]
+    observed: tuple[Observed, ...]
+    seconds: float
+
+
+class PartitionRunner:
+    """Partitions ready to run, as often as wanted.
+
+    Args:
+        partitions: Models or files, in the order of ``plan.partitions``.
+        plan: Which box of every input and output is whose.
+        rendezvous: Every send waits for its receiver, as on a transport without buffers.
+        timeout: See :class:`ThreadFabric`.
+        options: How sessions are built.
+    """
+
+    def __init__(
+        self,
+        partitions: Sequence[ir.Model | str | Path],
+        plan: PlanFile,
+        *,
+        rendezvous: bool = False,
+        timeout: float | None = None,
+        options: ExecutorOptions | None = None,
+    ) -> None:
+        if len(partitions) != len(plan.partitions):
+            raise InputError(f"the plan has {len(plan.partitions)} partitions, {len(partitions)} are given")
+        self.plan = plan
+        self._rendezvous = rendezvous
+        self._timeout = timeout
+        size = 1 + max(entry.rank for entry in plan.partitions)
+        self._names = {entry.rank: entry.accelerator for entry in plan.partitions}
+        self._all_names = tuple(self._names.get(rank, f"accelerator {rank}") for rank in range(size))
+        fabric = self._fabric()
+        self._executors = {
+            entry.rank: PartitionExecutor(load_partition(model), fabric.endpoints[entry.rank], options)
+            for entry, model in zip(plan.partitions, partitions, strict=True)
+        }
+        self._check_names()
+
+    def prepare(self, deep: bool = False) -> None:
+        """Build all sessions, which otherwise the first run does."""
+        fabric = self._fabric()
+        self._in_threads(fabric, lambda rank: self._executors[rank].prepare(deep))
+
+    def run(self, inputs: Mapping[str, Array], *, deep: bool = False) -> RunResult:
+        """Run all partitions once.
+
+        Args:
+            inputs: The model's inputs, whole.
+            deep: Whether to keep every value that is a box of a tensor of the canonical graph.
+
+        Raises:
+            InputError: An input is missing or of the wrong shape or element type.
+            RunError: A partition failed; the message names accelerator and node or segment.
+        """
+        self._check_inputs(inputs)
+        fabric = self._fabric()
+        results: dict[int, dict[str, Array]] = {}
+        observed: dict[int, list[Observed]] = {rank: [] for rank in self._executors}
+
+        def work(rank: int) -> None:
+            executor = self._executors[rank]
+            executor.transport = fabric.endpoints[rank]
+            name = self._names[rank]
+
+            def observe(claim: Claim, array: Array) -> None:
+                observed[rank].append(Observed(rank, name, claim, array))
+
+            results[rank] = executor.run(self._scatter(rank, inputs), observe if deep else None)
+
+        start = perf_counter()
+        self._in_threads(fabric, work)
+        seconds = perf_counter() - start
+        everything = tuple(item for rank in sorted(observed) for item in observed[rank])
+        return RunResult(self._gather(results), everything, seconds)
+
+    def _fabric(self) -> ThreadFabric:
+        fabric = ThreadFabric(len(self._all_names), self._rendezvous, self._timeout, self._all_names)
+        for rank, endpoint in enumerate(fabric.endpoints):
+            if rank not in self._names:
+                endpoint.close()
+        return fabric
+
+    def _in_threads(self, fabric: ThreadFabric, work: Callable[[int], None]) -> None:
+        failures: list[tuple[int, Exception]] = []
+
+        def body(rank: int) -> None:
+            endpoint = fabric.endpoints[rank]
+            try:
+                work(rank)
+            except Exception as error:  # noqa: BLE001 - whatever ends this thread has to end the others too
+                failures.append((rank, error))
+                endpoint.abort(f"accelerator {self._names[rank]} (rank {rank}): {error}")
+            finally:
+                endpoint.close()
+
+        threads = [threading.Thread(target=body, args=(rank,), name=name) for rank, name in self._names.items()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            # The fabric keeps the first message; the other ranks only repeat it.
+            cause = failures[0][1]
+            kind = type(cause) if isinstance(cause, MarsError) else RunError
+            text = str(cause) if isinstance(cause, MarsError) else f"{type(cause).__name__}: {cause}"
+            raise kind(fabric.failure or text) from cause
+
+    def _check_names(self) -> None:
+        for tensors, kind in ((self.plan.inputs, "input"), (self.plan.outputs, "output")):
+            planned = {rank: {t.tensor for t in tensors for b in t.boxes if b.rank == rank} for rank in self._executors}
+            for rank, executor in self._executors.items():
+                there = set(executor.inputs) if kind == "input" else set(executor.outputs)
+                wrong = sorted(there - planned[rank] if kind == "input" else planned[rank] - there)
+                if wrong:
+                    where = "partition, not in the plan" if kind == "input" else "plan, not in the partition"
+                    name = self._names[rank]
+                    raise InvariantError(f"accelerator {name} (rank {rank}): {kind} {wrong[0]} is in the {where}")
+
+    def _check_inputs(self, inputs: Mapping[str, Array]) -> None:
+        names = {tensor.tensor for tensor in self.plan.inputs}
+        for name in sorted(inputs.keys() - names):
+            raise InputError(f"the model has no input {name!r}; it has {', '.join(sorted(names))}")
+        for tensor in self.plan.inputs:
+            if tensor.tensor not in inputs:
+                raise InputError(f"input {tensor.tensor!r} is not given")
+            given = inputs[tensor.tensor]
+            if (given.shape, given.dtype) != (tensor.shape, tensor.numpy_dtype):
+                raise InputError(
+                    f"input {tensor.tensor!r} is {given.dtype}{list(given.shape)}; the model takes "
+                    f"{tensor.dtype}{list(tensor.shape)}"
+                )
+
+    def _scatter(self, rank: int, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        wanted = self._executors[rank].inputs
+        return {
+            tensor.tensor: inputs[tensor.tensor][tuple(slice(*pair) for pair in held.box)]
+            for tensor in self.plan.inputs
+            for held in tensor.boxes
+            if held.rank == rank and tensor.tensor in wanted
+        }
+
+    def _gather(self, results: Mapping[int, Mapping[str, Array]]) -> dict[str, Array]:
+        outputs: dict[str, Array] = {}
+        for tensor in self.plan.outputs:
+            whole = np.empty(tensor.shape, tensor.numpy_dtype)
+            for held in tensor.boxes:
+                piece = results[held.rank][tensor.tensor]
+                shape = tuple(stop - start for start, stop in held.box)
+                if (piece.shape, piece.dtype) != (shape, whole.dtype):
+                    raise RunError(
+                        f"accelerator {self._names[held.rank]} (rank {held.rank}): output {tensor.tensor} is "
+                        f"{piece.dtype}{list(piece.shape)}, the plan says {tensor.dtype}{list(shape)}"
+                    )
+                whole[tuple(slice(*pair) for pair in held.box)] = piece
+            outputs[tensor.tensor] = whole
+        return outputs
+
+
+def load_partition(model: ir.Model | str | Path) -> ir.Model:
+    """A partition from its file; a model as it is.
+
+    Raises:
+        InputError: The file cannot be read as ONNX.
+    """
+    if isinstance(model, ir.Model):
+        return model
+    try:
+        loaded = ir.load(model)
+    except OSError as error:
+        raise InputError(f"{model}: {error.strerror or error}") from None
+    except Exception as error:
+        # protobuf and onnx_ir raise whatever they like on a corrupt file.
+        raise InputError(f"{model}: not an ONNX file ({type(error).__name__}: {error})") from error
+    for value in loaded.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            _check_inside(value.const_value, Path(model))
+    return loaded
+
+
+def _check_inside(tensor: ir.ExternalTensor, model: Path) -> None:
+    """Refuse weights that are taken from a file outside the model's folder, and data that is not all there."""
+    folder = model.parent.resolve()
+    file = (folder / tensor.location).resolve()
+    if not file.is_relative_to(folder):
+        raise InputError(
+            f"{model}: initializer {tensor.name} takes its data from outside the folder: {tensor.location}"
+        )
+    if not file.is_file():
+        raise InputError(f"{model}: the data of initializer {tensor.name} should be in {file}, which is not there")
+    if file.stat().st_size < (tensor.offset or 0) + tensor.nbytes:
+        raise InputError(f"{file}: too short to hold initializer {tensor.name} of {model}")
+
+
+def run_partitions(
+    partitions: Sequence[ir.Model | str | Path],
+    plan: PlanFile,
+    inputs: Mapping[str, Array],
+    *,
+    deep: bool = False,
+    rendezvous: bool = False,
+    timeout: float | None = None,
+    options: ExecutorOptions | None = None,
+) -> RunResult:
+    """Run partitions together once; see :class:`PartitionRunner`."""
+    runner = PartitionRunner(partitions, plan, rendezvous=rendezvous, timeout=timeout, options=options)
+    return runner.run(inputs, deep=deep)
+
+
+def load_folder(folder: str | Path, check_hashes: bool = True) -> tuple[PlanFile, list[Path]]:
+    """The plan of a folder and the files of its partitions."""
+    plan = load_plan(folder, check_hashes)
+    return plan, [Path(folder) / entry.file for entry in plan.partitions]
