@@ -22,7 +22,7 @@ from mars_passes.canonical.cleaning import (
 )
 from mars_passes.canonical.folding import fold_constants
 from mars_passes.canonical.inference import forget_inferable, infer_shapes, recall
-from mars_passes.canonical.naming import make_names_unique
+from mars_passes.canonical.naming import name_nodes, name_values
 from mars_passes.canonical.normalization import fold_normalizations
 from mars_passes.canonical.refusals import refuse_unrepeatable
 
@@ -49,9 +49,9 @@ class Canonicalize(ir.passes.InPlacePass):
     After ``canonicalize{dim=N=1}``::
 
         <ir_version: 10, opset_import: ["": 9]>
-        g (float[1, 3, 8, 8] x) => (float[1, 4, 8, 8] y) <float[4, 3, 1, 1] w = {...}, float[4] Conv_0_bias = {...}>
+        g (float[1, 3, 8, 8] x) => (float[1, 4, 8, 8] y) <float[4, 3, 1, 1] w = {...}, float[4] w_bias = {...}>
         {
-            [Conv_0] y = Conv (x, w, Conv_0_bias)
+            [Conv_0] y = Conv (x, w, w_bias)
         }
 
     Options:
@@ -76,12 +76,13 @@ class Canonicalize(ir.passes.InPlacePass):
         sort(model)
         separate_initializers_from_inputs(model)
         bind_shapes(model, self.dim, self.input_shape)
-        make_names_unique(model)
+        name_values(model)
         _simplify(model)
         fold_normalizations(model.graph)
         remove_unused(model)
         give_outputs_a_node(model.graph)
-        make_names_unique(model)
+        name_values(model)
+        name_nodes(model)
         return ir.passes.PassResult(model, modified=not _State.of(model).same_as(before))
 
 
@@ -98,7 +99,7 @@ def _simplify(model: ir.Model) -> None:
         progress = fold_constants(model)
         progress = inline_constant_ifs(model.graph) or progress
         if progress:
-            make_names_unique(model)
+            name_values(model)
     empty_values_become_initializers(model.graph)
 
 

@@ -135,7 +135,7 @@ def _require_static(model: ir.Model) -> None:
 def _described(value: ir.Value) -> str:
     if value.shape is None:
         return "a shape of unknown rank"
-    names = [d.value or "?" for d in value.shape if isinstance(d, ir.SymbolicDim)]
+    names = list(dict.fromkeys(dim.value or "?" for dim in value.shape if isinstance(dim, ir.SymbolicDim)))
     return f"the shape {_shape_text(value)} with the symbolic dimension{'s' * (len(names) > 1)} {', '.join(names)}"
 
 

@@ -219,6 +219,10 @@ def inline_functions(model: ir.Model) -> None:
     """
     if not model.functions:
         return
+    for function in model.functions.values():
+        for node in function:
+            # Else the inliner would call them all "node".
+            node.name = node.name or node.op_type
     try:
         common_passes.InlinePass()(model)
     except (ValueError, ir.passes.PreconditionError) as error:

@@ -1,29 +1,35 @@
 """Unique names for nodes and values."""
 
+from collections.abc import Iterable
+
 import onnx_ir as ir
 
 
-def make_names_unique(model: ir.Model) -> None:
-    """Give every node and value a unique name; a name that is unique stays, and so do those of inputs and outputs."""
+def name_values(model: ir.Model) -> None:
+    """Give every value a unique name; a name that is unique stays, and so do those of inputs and outputs."""
     graphs = list(model.graphs())
     fixed = list(dict.fromkeys([*model.graph.inputs, *model.graph.outputs]))
-    values = _Names(value.name for graph in graphs for value in _values(graph))
+    names = _Names(value.name for graph in graphs for value in _values(graph))
     for value in fixed:
-        values.keep(value.name)
-    nodes = _Names(node.name for graph in graphs for node in graph)
+        names.keep(value.name)
     protected = {id(value) for value in fixed}
     for graph in graphs:
-        inside = [value for value in _values(graph) if id(value) not in protected]
-        for value in inside:
-            if value.producer() is None:
-                _rename(value, values.unique(value.name, "value"))
-        for node in graph:
-            name = nodes.unique(node.name, node.op_type)
-            if name != node.name:
-                node.name = name
-            for index, value in enumerate(node.outputs):
-                if id(value) not in protected and (value.name or value.uses()):
-                    _rename(value, values.unique(value.name, f"{name}_out{index}"))
+        for value in _values(graph):
+            producer = value.producer()
+            # An output that a node leaves out has no name and shall have none.
+            if id(value) not in protected and (producer is None or value.name or value.uses()):
+                base = "value" if producer is None else f"{producer.name or producer.op_type}_out{value.index()}"
+                _rename(value, names.unique(value.name, base))
+
+
+def name_nodes(model: ir.Model) -> None:
+    """Give every node a unique name; a name that is unique stays."""
+    nodes = [node for graph in model.graphs() for node in graph]
+    names = _Names(node.name for node in nodes)
+    for node in nodes:
+        name = names.unique(node.name, node.op_type)
+        if name != node.name:
+            node.name = name
 
 
 def _rename(value: ir.Value, name: str) -> None:
@@ -39,8 +45,8 @@ def _values(graph: ir.Graph) -> list[ir.Value]:
 class _Names:
     """Names given so far; a new name avoids those given later, too."""
 
-    def __init__(self, existing: object) -> None:
-        self._existing = {name for name in existing if name}  # type: ignore[attr-defined]
+    def __init__(self, existing: Iterable[str | None]) -> None:
+        self._existing = {name for name in existing if name}
         self._taken: set[str] = set()
         self._next: dict[str, int] = {}
 

@@ -155,32 +155,33 @@ def _fold(graph: ir.Graph, linear: ir.Node, axis: int, channels: int, affine: _A
         return ir.Tensor(array.astype(dtype.numpy()))
 
     if affine.scale is not None:
-        linear.replace_input_with(
-            1, _replacement(graph, weight, "weight", linear, scaled, tuple(old_weight.shape.numpy()))
-        )
+        shape = tuple(old_weight.shape.numpy())
+        linear.replace_input_with(1, _replacement(graph, weight, f"{weight.name}_scaled", scaled, shape))
     if bias is not None or affine.shift is not None:
-        new_bias = _replacement(graph, bias, "bias", linear, shifted, (channels,), dtype)
+        new_bias = _replacement(graph, bias, _bias_name(weight.name or ""), shifted, (channels,), dtype)
         if len(linear.inputs) < 3:
             linear.resize_inputs(3)
         linear.replace_input_with(2, new_bias)
 
 
+def _bias_name(weight: str) -> str:
+    """Return the name that PyTorch would give the bias beside this weight, or one like it."""
+    return f"{weight.removesuffix('.weight')}.bias" if weight.endswith(".weight") else f"{weight}_bias"
+
+
 def _replacement(
     graph: ir.Graph,
     old: ir.Value | None,
-    role: str,
-    linear: ir.Node,
+    base: str,
     compute: Callable[[], ir.TensorProtocol],
     shape: tuple[int, ...],
     dtype: ir.DataType | None = None,
 ) -> ir.Value:
-    """Register a new initializer; it takes the name of the old one if nobody else uses that."""
+    """Register a new initializer; it takes the name of the old one if nobody else uses that, else one like ``base``."""
     if old is not None and len(old.uses()) == 1 and old.graph is graph and not old.is_graph_output():
         name = old.name or ""
         graph.initializers.pop(name)
-        old.name = f"{name}_unfolded"
     else:
-        base = f"{linear.name}_{role}" if linear.name else role
         name, number = base, 1
         while name in graph.initializers:
             number += 1
