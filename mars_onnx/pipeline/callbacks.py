@@ -11,10 +11,11 @@ import onnx_ir as ir
 from mars_onnx.errors import InvariantError, UsageError
 from mars_onnx.pipeline.registry import Registry, default_registry, suggestion
 from mars_onnx.pipeline.runner import PassRun
+from mars_onnx.skeleton import skeleton
 from mars_onnx.stages.verifiers import VERIFIERS, Verifier
 
 ALL = "all"
-_PRINTED_ELEMENTS = 16
+_PRINTED_BYTES = 64
 _SHOWN_VIOLATIONS = 10
 
 
@@ -105,13 +106,4 @@ def check_pass_names(
 
 def model_text(model: ir.Model) -> str:
     """Return the model as ONNX text, readable: large weights are shown by type and shape alone."""
-    copy = model.clone()
-    for graph in copy.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if tensor is not None and tensor.size > _PRINTED_ELEMENTS:
-                shape = ir.Shape(tuple(tensor.shape.numpy()))
-                value.const_value = ir.ExternalTensor(
-                    "not shown", None, None, tensor.dtype, shape=shape, name=value.name or ""
-                )
-    return onnx.printer.to_text(ir.to_proto(copy))
+    return onnx.printer.to_text(skeleton(model, _PRINTED_BYTES))

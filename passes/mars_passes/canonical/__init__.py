@@ -1,0 +1,1 @@
+"""The steps of ``canonicalize``, one module each."""
