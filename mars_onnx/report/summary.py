@@ -1,0 +1,141 @@
+"""report.json: what the mapping is thought to cost, layer by layer and accelerator by accelerator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mars_onnx.cost.price import LayerPrice, Price
+from mars_onnx.emission.finish import Partitions
+from mars_onnx.pool.topology import Pool
+from mars_onnx.report.memory import Memory, memory_of
+from mars_onnx.runtime.plan_file import PlanFile
+from mars_onnx.runtime.verify import Verification
+
+SCHEMA = "mars-onnx/report/1"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchFacts:
+    """How the mapping was found.
+
+    Attributes:
+        method: Name of the search method, or ``mapping`` for one that was given.
+        seconds: How long it took.
+        space: In words, what was looked at.
+    """
+
+    method: str
+    seconds: float
+    space: str
+
+
+def report_of(
+    plan: PlanFile,
+    partitions: Partitions,
+    price: Price,
+    pool: Pool,
+    search: SearchFacts,
+    verification: Verification | None,
+) -> dict[str, object]:
+    """The content of report.json, keys in the order in which they are written."""
+    latency = price.latency_s
+    return {
+        "schema": SCHEMA,
+        "model": {"name": plan.model.name, "sha256": plan.model.sha256, "layers": len(price.layers)},
+        "pool": {"name": plan.pool.name, "sha256": plan.pool.sha256, "accelerators": pool.size},
+        "objective": "latency",
+        "latency_s": latency,
+        "throughput_per_s": 1 / latency if latency > 0 else None,
+        # The simple rule proves nothing, and the report must not look as if it did.
+        "lower_bound_s": None,
+        "optimality_gap": None,
+        "search": {
+            "method": search.method,
+            "cost_s": latency,
+            "seconds": search.seconds,
+            "space": search.space,
+        },
+        "comparators": {},
+        "accelerators": [
+            _accelerator(rank, price, partitions, pool) for rank in range(pool.size)
+        ],
+        "layers": [_layer(layer, price) for layer in price.layers],
+        "computed_whole": [layer.name for layer in price.layers if layer.whole],
+        "communication": [
+            {
+                "op": event.op,
+                "tensor": event.tensor,
+                "group": [pool.accelerators[rank].id for rank in event.group],
+                "bytes": event.received_bytes,
+                "start_s": price.timeline.start_s[entry.event],
+                "end_s": price.timeline.end_s[entry.event],
+            }
+            for event, entry in zip(partitions.events, price.communication, strict=True)
+        ],
+        "verification": verification_facts(verification),
+    }
+
+
+def verification_facts(verification: Verification | None) -> dict[str, object]:
+    """What the comparison with the original gave; status ``not run`` if there was none."""
+    if verification is None:
+        return {"status": "not run", "max_abs_error": None, "max_rel_error": None, "outputs": []}
+    facts: dict[str, object] = {
+        "status": "equal" if verification.passed else "different",
+        "max_abs_error": max((c.max_abs_error for c in verification.outputs), default=0.0),
+        "max_rel_error": max((c.max_rel_error for c in verification.outputs), default=0.0),
+        "outputs": [
+            {
+                "name": c.name,
+                "status": c.status,
+                "max_abs_error": c.max_abs_error,
+                "max_rel_error": c.max_rel_error,
+                "elements": c.elements,
+            }
+            for c in verification.outputs
+        ],
+    }
+    if verification.deep is not None:
+        facts["deep"] = {
+            "boxes": verification.deep.boxes,
+            "partial_boxes": verification.deep.partial_boxes,
+            "tensors": verification.deep.tensors,
+            "failures": [f"{c.name}: {c.status}" for c in verification.deep.failures],
+        }
+    return facts
+
+
+def _accelerator(
+    rank: int, price: Price, partitions: Partitions, pool: Pool
+) -> Mapping[str, object]:
+    where = {p.rank: p for p in partitions.partitions}
+    own = where.get(rank)
+    memory = Memory(0, 0) if own is None else memory_of(own.model)
+    return {
+        "id": pool.accelerators[rank].id,
+        "set": None if own is None else own.set_index,
+        "design": None if own is None else own.design,
+        "compute_s": price.timeline.compute_s[rank],
+        "communication_s": price.timeline.communication_s[rank],
+        "idle_s": price.timeline.idle_s[rank],
+        "weight_bytes": memory.weight_bytes,
+        "peak_memory_bytes": memory.weight_bytes + memory.activation_bytes,
+        "memory_bytes": pool.accelerators[rank].memory_bytes,
+    }
+
+
+def _layer(layer: LayerPrice, price: Price) -> dict[str, object]:
+    timeline = price.timeline
+    own = [*layer.moves, *layer.events]
+    return {
+        "name": layer.name,
+        "op": layer.op_type,
+        "set": layer.set_index,
+        "strategy": layer.strategy,
+        "start_s": min((timeline.start_s[event] for event in own), default=0.0),
+        "end_s": max((timeline.end_s[event] for event in own), default=0.0),
+        "compute_s": max((timeline.events[event].seconds for event in layer.events), default=0.0),
+        "communication_s": sum(timeline.events[event].seconds for event in layer.moves),
+        "macs": layer.macs,
+    }
