@@ -14,8 +14,8 @@ from mars_onnx.redistribution.sources import Distance, Holders, Piece, sends
 # still preferred: they take fewer, larger messages, and all links at once.
 MAX_EXCESS = 2
 
-# Usual pairs take fewer than ten. Pairs that permute the axes of a mesh take hundreds, some 12 ms, to be made regular or
-# given up; half as many left twice as many of them to sends.
+# Usual pairs take a few. Pairs that permute the axes of a mesh can take hundreds (some 12 ms) to be made regular or
+# given up; a lower bound leaves more of them to sends.
 MAX_STEPS_TRIED = 256
 
 
