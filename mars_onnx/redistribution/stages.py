@@ -14,8 +14,9 @@ from mars_onnx.redistribution.sources import Distance, Holders, Piece, sends
 # still preferred: they take fewer, larger messages, and all links at once.
 MAX_EXCESS = 2
 
-# More axes than change in any real pair of layouts; a bound on the search where they do all the same.
-MAX_STEPS_TRIED = 64
+# Usual pairs take a few. Pairs that permute the axes of a mesh can take hundreds (some 12 ms) to be made regular or
+# given up; a lower bound leaves more of them to sends.
+MAX_STEPS_TRIED = 256
 
 
 def lacking(held: Boxes, needs: Boxes) -> dict[int, Box]:
