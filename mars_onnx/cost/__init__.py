@@ -1,0 +1,20 @@
+"""The price of work and of communication on a pool: performance models, interconnect, timeline."""
+
+from mars_onnx.cost.interconnect import Interconnect
+from mars_onnx.cost.performance import Estimate, OpClass, PerformanceModel, Workload, performance_model
+from mars_onnx.cost.timeline import Event, Timeline, schedule
+from mars_onnx.cost.workload import op_class, workload
+
+__all__ = [
+    "Estimate",
+    "Event",
+    "Interconnect",
+    "OpClass",
+    "PerformanceModel",
+    "Timeline",
+    "Workload",
+    "op_class",
+    "performance_model",
+    "schedule",
+    "workload",
+]

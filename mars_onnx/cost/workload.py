@@ -1,0 +1,174 @@
+"""From a rule and ranges of its axes to the work they are: the one place where costs look at operators."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from mars_onnx.cost.performance import SPATIAL_DIMENSIONS, IntArray, OpClass, Workload
+from mars_onnx.rules.axes import Ranges
+from mars_onnx.rules.base import Dims, OpRule, TensorType
+
+_CLASSES = {
+    OpClass.CONV: "Conv ConvInteger QLinearConv DeformConv",
+    OpClass.CONV_TRANSPOSE: "ConvTranspose",
+    OpClass.MATMUL: "MatMul Gemm MatMulInteger QLinearMatMul Einsum Attention",
+    OpClass.POOL: "MaxPool AveragePool LpPool GlobalMaxPool GlobalAveragePool GlobalLpPool",
+    OpClass.NORMALIZATION: "BatchNormalization InstanceNormalization LayerNormalization GroupNormalization "
+    "RMSNormalization LpNormalization MeanVarianceNormalization LRN SkipLayerNormalization",
+    OpClass.SOFTMAX: "Softmax LogSoftmax Hardmax",
+    OpClass.REDUCTION: "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum "
+    "ReduceLogSumExp ReduceSumSquare ArgMax ArgMin TopK CumSum",
+    OpClass.MOVE: "Transpose Concat Slice Split Gather GatherND GatherElements Scatter ScatterND ScatterElements Pad "
+    "Expand Tile DepthToSpace SpaceToDepth Resize Upsample Cast ReverseSequence",
+    OpClass.VIEW: "Reshape Flatten Squeeze Unsqueeze Identity Shape Size Constant ConstantOfShape Dropout",
+    OpClass.ELEMENTWISE: "Relu LeakyRelu PRelu Elu Selu Celu ThresholdedRelu Sigmoid HardSigmoid HardSwish Swish "
+    "Tanh Gelu Mish Softplus Softsign Erf Exp Log Sqrt Reciprocal Neg Abs Sign Ceil Floor Round Clip Sin Cos Tan "
+    "Add Sub Mul Div Mod Pow Sum Mean Max Min Where Equal Greater GreaterOrEqual Less LessOrEqual And Or Xor Not "
+    "IsNaN IsInf BitShift QuantizeLinear DequantizeLinear",
+}
+_CLASS_OF = {name: op_class for op_class, names in _CLASSES.items() for name in names.split()}
+
+
+def op_class(op_type: str) -> OpClass:
+    """The class of an operator, whatever its domain; OTHER if it is not known."""
+    return _CLASS_OF.get(op_type, OpClass.OTHER)
+
+
+def workload(rule: OpRule, ranges: Ranges, weights: Collection[int] | None = None) -> Workload:
+    """The work of shares of a node.
+
+    Args:
+        rule: Of the node.
+        ranges: Per axis of the rule its range, as arrays that broadcast together (one entry per share).
+        weights: Which inputs are weights. Default: the operand that the rule calls "weight", and what follows it.
+
+    Returns:
+        Arrays of the shape that the ranges broadcast to. Bytes are those of the boxes that the rule's maps give.
+    """
+    signature = rule.signature
+    shape = np.broadcast_shapes(*(bound.shape for pair in ranges.values() for bound in pair))
+    kind = op_class(signature.op_type)
+    if weights is None:
+        named = [index for index, name in rule.operands.items() if name == "weight"]
+        weights = range(min(named), len(rule.inputs)) if named else ()
+    input_bytes, weight_bytes, output_bytes, elements = (np.zeros(shape, np.int64) for _ in range(4))
+    for index, (dims, operand) in enumerate(zip(rule.inputs, signature.inputs, strict=False)):
+        size = _bytes(_volume(dims, ranges), operand)
+        if index in weights:
+            weight_bytes = weight_bytes + size
+        else:
+            input_bytes = input_bytes + size
+    for dims, operand in zip(rule.outputs, signature.outputs, strict=False):
+        volume = _volume(dims, ranges)
+        elements = elements + volume
+        output_bytes = output_bytes + _bytes(volume, operand)
+    first = next((operand for operand in signature.outputs if operand), None)
+    # A share that writes nothing does nothing, whatever its maps say it would read.
+    active = elements > 0
+    return Workload.of(
+        shape,
+        op_class=int(kind),
+        elements=elements,
+        macs=np.where(active, _macs(rule, ranges, kind), 0),
+        input_bytes=np.where(active, input_bytes, 0),
+        weight_bytes=np.where(active, weight_bytes, 0),
+        output_bytes=output_bytes,
+        dtype_bits=_bits(first.dtype) if first else 32,
+        **_extents(rule, ranges, kind),
+    )
+
+
+def _bits(dtype: ir.DataType) -> int:
+    try:
+        return dtype.bitwidth
+    except TypeError:  # strings have no width; a pointer's stands in
+        return 64
+
+
+def _bytes(volume: IntArray, operand: TensorType | None) -> IntArray:
+    bits = _bits(operand.dtype) if operand else 0
+    size: IntArray = (volume * bits + 7) // 8
+    return size
+
+
+def _volume(dims: Dims | None, ranges: Ranges) -> IntArray:
+    volume = np.asarray(0 if dims is None else 1, np.int64)
+    for dim in dims or ():
+        low, high = dim(ranges)
+        volume = volume * np.maximum(high - low, 0)
+    return volume
+
+
+def _macs(rule: OpRule, ranges: Ranges, kind: OpClass) -> IntArray:
+    """The rule's count. Where there is no rule, the node runs whole, and its reduction counts all the same."""
+    counted = rule.macs(ranges)
+    if not rule.is_fallback:
+        return counted
+    shapes = [operand.shape if operand else () for operand in rule.signature.inputs]
+    if kind == OpClass.CONV and len(shapes) > 1:
+        return counted * prod(shapes[1][1:])
+    if kind == OpClass.MATMUL and shapes and shapes[0]:
+        return counted * shapes[0][-2 if rule.signature.integer("transA", 0) and len(shapes[0]) > 1 else -1]
+    return np.maximum(counted, sum(map(prod, shapes)))
+
+
+def _extents(rule: OpRule, ranges: Ranges, kind: OpClass) -> dict[str, IntArray | int]:
+    """Loop extents, from the axes by name; what a rule has no axis for is in the signature, or 1."""
+
+    def extent(name: str) -> IntArray:
+        if name not in ranges:
+            return np.asarray(1, np.int64)
+        low, high = ranges[name]
+        size: IntArray = np.maximum(high - low, 0)
+        return size
+
+    match kind:
+        case OpClass.CONV | OpClass.CONV_TRANSPOSE | OpClass.POOL:
+            groups = rule.signature.integer("group", 1)
+            channels = extent("Cout") if "Cout" in ranges else extent("C")
+            per_group = max(1, _axis_size(rule, "Cout") // groups)
+            return {
+                "batch": extent("N"),
+                "out_channels": channels,
+                "in_channels": extent("Cin"),
+                # A share within one group is a plain convolution.
+                "groups": np.maximum(1, channels // per_group) if groups > 1 else 1,
+                "out_spatial": _stack([extent(name) for name in ("D", "H", "W")]),
+                "kernel": _kernel(rule, ranges),
+                "strides": _window(rule, "strides"),
+                "dilations": _window(rule, "dilations"),
+            }
+        case OpClass.MATMUL:
+            rest = [extent(axis.name) for axis in rule.axes if axis.name not in ("M", "N", "K")]
+            batch = np.asarray(1, np.int64)
+            for other in rest:
+                batch = batch * other
+            return {"batch": batch, "m": extent("M"), "n": extent("N"), "k": extent("K")}
+    return {}
+
+
+def _axis_size(rule: OpRule, name: str) -> int:
+    axis = rule.axis(name)
+    return axis.size if axis else 1
+
+
+def _stack(values: list[IntArray]) -> IntArray:
+    return np.stack(np.broadcast_arrays(*values), axis=-1)
+
+
+def _kernel(rule: OpRule, ranges: Ranges) -> IntArray:
+    names = ("Kd", "Kh", "Kw")
+    if not any(name in ranges for name in names):
+        return _window(rule, "kernel_shape")
+    whole = (np.asarray(0, np.int64), np.asarray(1, np.int64))
+    bounds = [ranges.get(name, whole) for name in names]
+    return _stack([np.maximum(high - low, 0) for low, high in bounds])
+
+
+def _window(rule: OpRule, attribute: str) -> IntArray:
+    given = rule.signature.integers(attribute, ())[-SPATIAL_DIMENSIONS:]
+    return np.asarray((1,) * (SPATIAL_DIMENSIONS - len(given)) + given, np.int64)
