@@ -117,12 +117,10 @@ class Compilation:
 
     def _plan(self, written: dict[int, Written]) -> PlanFile:
         graph = self.model.graph
-        return plan_of(
-            self.partitions, graph.inputs, graph.outputs, self.mapping, self.pool, self.name, written
-        )
+        return plan_of(self.partitions, graph.inputs, graph.outputs, self.mapping, self.pool, self.name, written)
 
 
-def compile(  # noqa: A001 - the word that everyone looks for; use as mars_onnx.compile
+def compile(
     model: str | Path | ir.Model,
     hw: str | Path | Pool,
     *,
@@ -239,7 +237,9 @@ def _write(model: ir.Model, folder: Path, stem: str) -> Written:
     path, data = folder / f"{stem}.onnx", folder / f"{stem}.onnx.data"
     ir.save(model, path, external_data=data.name)
     has_data = data.exists()
-    return Written(path.name, data.name if has_data else None, file_sha256(path), file_sha256(data) if has_data else None)
+    return Written(
+        path.name, data.name if has_data else None, file_sha256(path), file_sha256(data) if has_data else None
+    )
 
 
 __all__ = ["DEFAULT_PIPELINE", "Compilation", "compile", "run", "verify_stages"]

@@ -57,9 +57,7 @@ def report_of(
             "space": search.space,
         },
         "comparators": {},
-        "accelerators": [
-            _accelerator(rank, price, partitions, pool) for rank in range(pool.size)
-        ],
+        "accelerators": [_accelerator(rank, price, partitions, pool) for rank in range(pool.size)],
         "layers": [_layer(layer, price) for layer in price.layers],
         "computed_whole": [layer.name for layer in price.layers if layer.whole],
         "communication": [
@@ -106,9 +104,7 @@ def verification_facts(verification: Verification | None) -> dict[str, object]:
     return facts
 
 
-def _accelerator(
-    rank: int, price: Price, partitions: Partitions, pool: Pool
-) -> Mapping[str, object]:
+def _accelerator(rank: int, price: Price, partitions: Partitions, pool: Pool) -> Mapping[str, object]:
     where = {p.rank: p for p in partitions.partitions}
     own = where.get(rank)
     memory = Memory(0, 0) if own is None else memory_of(own.model)

@@ -138,9 +138,7 @@ def _moving(
         held = None if source is None or source.layer is None else layouts.get((source.layer, source.output))
         if held is not None and need is not None and kind is not None:
             seconds += _moving_seconds(pool, held, need, kind)
-    for produced, resolved, kind in zip(
-        sharding.produced, sharding.resolved, layer.signature.outputs, strict=False
-    ):
+    for produced, resolved, kind in zip(sharding.produced, sharding.resolved, layer.signature.outputs, strict=False):
         if produced is not None and produced != resolved and kind is not None:
             largest = max(volume(box) for box in produced.boxes) * kind.dtype.bitwidth / 8
             group = sharding.members[:: max(1, len(sharding.members) // produced.num_parts)]

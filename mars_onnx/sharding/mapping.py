@@ -6,10 +6,10 @@
      "sets": [{"accelerators": ["fpga0", "fpga1"], "design": "superlip",
                "layers": {"conv1": "ES(H=2)", "layer1.*": "auto"}}]}
 
-``design`` may be a list, one per accelerator, or be left out: then each takes the first that it can. A layer is a node of
-the canonical graph. In a file that a person writes, a name may be a pattern (``*``, ``?``, ``[...]``); an exact name goes
-before patterns, and among patterns the first that fits counts. Every layer must be named by something, and everything
-must name a layer.
+``design`` may be a list, one per accelerator, or be left out: then each takes the first that it can. A layer is a node
+of the canonical graph. In a file that a person writes, a name may be a pattern (``*``, ``?``, ``[...]``); an exact name
+goes before patterns, and among patterns the first that fits counts. Every layer must be named by something, and
+everything must name a layer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Decisions attached to a model: the pool, the mapping, a strategy per node, a layout per value.
 
 Decisions are kept as text in ``metadata_props`` and nowhere else, so a model that is saved between two passes and
-loaded again is the same model. Reading parses the text; the parsers cache what they return. The pool is no decision but an
-input of the whole pipeline, and the partitions are its result: these two are held as objects, in ``meta``.
+loaded again is the same model. Reading parses the text; the parsers cache what they return. The pool is no decision but
+an input of the whole pipeline, and the partitions are its result: these two are held as objects, in ``meta``.
 """
 
 from __future__ import annotations
