@@ -155,7 +155,7 @@ def compile(
     }
     passes = parse_pipeline(pipeline, given)
     source = model if isinstance(model, ir.Model) else Path(model)
-    work = model.clone() if isinstance(model, ir.Model) else load_model(source)
+    work = source.clone() if isinstance(source, ir.Model) else load_model(source)
     return run(work, source, pool, passes, "mapping" if mapping else search, callbacks)
 
 

@@ -73,7 +73,9 @@ def _designs(pool: Pool, members: tuple[int, ...], layers: Iterable[Layer]) -> t
         return sum(_whole_seconds(pool, rank, design.name, signature) for signature in signatures)
 
     return tuple(
-        min(pool.accelerators[rank].designs, key=lambda design, rank=rank: seconds(rank, design)).name
+        min(
+            (seconds(rank, design), place, design.name) for place, design in enumerate(pool.accelerators[rank].designs)
+        )[2]
         for rank in members
     )
 
