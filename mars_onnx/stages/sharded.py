@@ -42,6 +42,12 @@ def origin_of(value: ir.Value) -> ir.Value:
     return value
 
 
+def canonical_name(value: ir.Value) -> str:
+    """Name that the tensor of a value has in the canonical graph."""
+    origin = origin_of(value)
+    return origin.metadata_props.get(attachments.SOURCE) or origin.name or ""
+
+
 def sharding_of(node: ir.Node, mapping: AcceleratorMapping) -> Sharding:
     """What the strategy attached to a node means on its set.
 

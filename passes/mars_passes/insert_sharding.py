@@ -142,6 +142,7 @@ class _Inserter:
             final = self.move(final, Layout(layout.shape, layout.members, layout.boxes), after=producer)
         if final is not value:
             name, value.name = value.name, f"{value.name}.partial"
+            value.metadata_props[attachments.SOURCE] = name or ""
             final.name = name
             self.model.graph.outputs[index] = final
 
