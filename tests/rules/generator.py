@@ -91,7 +91,11 @@ def opset_for(op_type: str, rng: Rng, lowest: int = 7, highest: int = NEWEST) ->
     lowest = max(lowest, min(changes))
     if any(schema.deprecated and schema.since_version == max(changes) for schema in history):
         highest = min(highest, max(changes) - 1)
-    steps = [version for version in changes if lowest <= version <= highest] + [lowest, highest, min(highest, 20)]
+    steps = [version for version in changes if lowest <= version <= highest] + [
+        lowest,
+        highest,
+        max(lowest, min(highest, 20)),
+    ]
     if rng.random() < 0.6:
         return int(rng.choice(steps))
     return int(rng.integers(lowest, highest + 1))
