@@ -82,8 +82,9 @@ class ConvRule(OpRule):
         attributes |= {
             "pads": (*(before for before, _ in pads), *(after for _, after in pads)),
             "kernel_shape": tuple(share.extent(str(window.kernel_axis)) for window in self.windows),
-            "group": max(1, share.extent("Cout") // self._outputs_per_group) if self.groups > 1 else 1,
         }
+        if self.groups > 1:
+            attributes["group"] = max(1, share.extent("Cout") // self._outputs_per_group)
         operands = [data, weight] if bias is None or not share.first else [data, weight, bias]
         return graph.op("Conv", operands, attributes, [TensorType(result.dtype, shape)])
 

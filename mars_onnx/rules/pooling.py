@@ -32,20 +32,29 @@ class PoolRule(OpRule):
 
     windows: tuple[Window, ...] = ()
 
+    def _local_pads(self, ranges: Mapping[str, Range]) -> list[tuple[int, int]] | None:
+        """Padding of a share in every dimension; ``None`` if the node's own attributes say it."""
+        axes = [axis for axis in self.axes if axis.name in {window.axis for window in self.windows}]
+        if all(ranges[axis.name] == (0, axis.size) for axis in axes):
+            return None
+        return [window.pads(*ranges[window.axis], 0, window.kernel) for window in self.windows]
+
     def problem(self, ranges: Mapping[str, Range]) -> str | None:
-        for window in self.windows:
+        for window, pads in zip(self.windows, self._local_pads(ranges) or (), strict=False):
             low, high = ranges[window.axis]
             start, stop = window({window.axis: (np.asarray(low), np.asarray(high))})
             if start >= stop:
                 return f"rows {low}:{high} of {window.axis} lie wholly in the padding"
+            if max(pads) >= window.kernel:
+                # Dilated windows over the border: the whole node may say so by ceil_mode, a local one cannot.
+                return f"rows {low}:{high} of {window.axis} need padding of {max(pads)}, as much as the kernel"
         return None
 
     def local(self, graph: LocalGraph, share: Share, inputs: Sequence[ir.Value | None]) -> tuple[ir.Value, ...]:
         attributes = dict(self.signature.attributes)
-        spatial = [axis for axis in self.axes if axis.name in {window.axis for window in self.windows}]
-        if any(share.extent(axis.name) < axis.size for axis in spatial):
+        pads = self._local_pads(share.ranges)
+        if pads is not None:
             attributes = attributes_without(self.signature, "auto_pad", "ceil_mode")
-            pads = [window.pads(*share.ranges[window.axis], 0, window.kernel) for window in self.windows]
             attributes["pads"] = (*(before for before, _ in pads), *(after for _, after in pads))
         return graph.op(self.signature.op_type, inputs, attributes, result_types(self.signature, share))
 

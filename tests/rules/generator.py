@@ -39,6 +39,8 @@ class Case:
     operands: Sequence[Operand | None]
     attributes: Mapping[str, object] = field(default_factory=dict)
     outputs: int = 1
+    #: For an operator that shape inference does not know: its output is like its first input.
+    keeps_shape: bool = False
 
     def model(self) -> tuple[onnx.ModelProto, dict[str, Array]]:
         """The model and the inputs that must not be arbitrary."""
@@ -63,6 +65,8 @@ class Case:
         outputs = [f"y{index}" for index in range(self.outputs)]
         node = onnx.helper.make_node(self.op_type, names, outputs, **given)
         infos = [onnx.ValueInfoProto(name=name) for name in outputs]
+        if self.keeps_shape:
+            infos[0].type.CopyFrom(inputs[0].type)
         graph = onnx.helper.make_graph([node], "g", inputs, infos, initializers)
         imports = [onnx.helper.make_opsetid("", self.opset)]
         model = onnx.helper.make_model(graph, ir_version=IR_VERSION, opset_imports=imports)
@@ -87,7 +91,11 @@ def opset_for(op_type: str, rng: Rng, lowest: int = 7, highest: int = NEWEST) ->
     lowest = max(lowest, min(changes))
     if any(schema.deprecated and schema.since_version == max(changes) for schema in history):
         highest = min(highest, max(changes) - 1)
-    steps = [version for version in changes if lowest <= version <= highest] + [lowest, highest, min(highest, 20)]
+    steps = [version for version in changes if lowest <= version <= highest] + [
+        lowest,
+        highest,
+        max(lowest, min(highest, 20)),
+    ]
     if rng.random() < 0.6:
         return int(rng.choice(steps))
     return int(rng.integers(lowest, highest + 1))
@@ -598,7 +606,7 @@ def group_normalization(op_type: str, rng: Rng) -> Case:
     n, groups, each, h, w = extents(rng, 5, most=4)
     channels = (groups * each,)
     operands = [Operand((n, *channels, h, w)), Operand(channels), Operand(channels)]
-    return Case(op_type, opset, operands, {"num_groups": groups})
+    return Case(op_type, opset, operands, {"num_groups": groups}, keeps_shape=True)
 
 
 @makes("LRN")
@@ -626,6 +634,15 @@ def rms_normalization(op_type: str, rng: Rng) -> Case:
     axis = int(rng.integers(len(shape)))
     operands = [Operand(shape), Operand(shape[axis:])]
     return Case(op_type, opset_for(op_type, rng), operands, {"axis": signed(rng, axis, len(shape))})
+
+
+@makes("Trilu")
+def triangle(op_type: str, rng: Rng) -> Case:
+    shape = extents(rng, 2, 4)
+    operands: list[Operand | None] = [Operand(shape)]
+    if rng.random() < 0.5:
+        operands.append(Operand(values=np.asarray(rng.integers(-3, 4), np.int64)))
+    return Case(op_type, opset_for(op_type, rng), operands, {"upper": maybe(rng, 0)})
 
 
 @makes("Softmax", "LogSoftmax", "Hardmax", "LpNormalization")
