@@ -101,7 +101,8 @@ def make_session(
     settings.inter_op_num_threads = 1
     settings.graph_optimization_level = _LEVELS[options.optimization]
     settings.enable_cpu_mem_arena = options.arena
-    settings.log_severity_level = 3
+    # What goes wrong is raised; printed as well, it would be said twice.
+    settings.log_severity_level = 4
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not options.prepack:
         settings.add_session_config_entry("session.disable_prepacking", "1")

@@ -77,6 +77,15 @@ def test_all_reduce(together, dtype, reduction) -> None:
         np.testing.assert_array_equal(y, expected)
 
 
+@pytest.mark.parametrize("reduction", Reduction)
+def test_scalars_stay_arrays(together, reduction) -> None:
+    xs = [np.array(value, np.float32) for value in (1, 2, 3)]
+    for y in together([comm.AllReduce(tag=0, group=GROUP, reduce_op=reduction)] * 3, xs):
+        assert isinstance(y, np.ndarray)
+        assert y.shape == ()
+        assert float(y) == {"sum": 6, "max": 3, "min": 1}[reduction]
+
+
 def test_small_floats_are_added_in_float32(together) -> None:
     xs = [np.array([value], np.float16) for value in (2048, 1, 1)]
     ys = together([comm.AllReduce(tag=0, group=GROUP, reduce_op=Reduction.SUM)] * 3, xs)
@@ -102,9 +111,7 @@ def test_all_gather(together, sizes) -> None:
 def test_reduce_scatter(together, sizes) -> None:
     xs = [data(2, 6), data(2, 6) * 2, data(2, 6) * 3]
     operators = [
-        comm.ReduceScatter(
-            tag=0, group=GROUP, shape=(2, size), dtype=F, axis=1, sizes=sizes, reduce_op=Reduction.SUM
-        )
+        comm.ReduceScatter(tag=0, group=GROUP, shape=(2, size), dtype=F, axis=1, sizes=sizes, reduce_op=Reduction.SUM)
         for size in sizes
     ]
     ys = together(operators, xs)

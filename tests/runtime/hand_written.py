@@ -21,8 +21,13 @@ def partition(text: str, claims: dict[str, str] | None = None, opset: int = OPSE
     """
     text = text.replace("@", f"{comm.DOMAIN}.")
     if comm.DOMAIN in text:
-        text = text.replace("(", "(int64[1] start, ", 1).replace(", )", ")", 1).replace("{", "<int64[1] start = {0}> {", 1)
-        text = text.replace("=> (", "=> (int64[1] token, ", 1).replace("token, )", "token)", 1)
+        name, inputs, outputs, initializers, body = re.fullmatch(
+            r"(\w+) \((.*?)\) => \((.*?)\)\s*(?:<(.*?)>\s*)?(\{.*)", text, flags=re.DOTALL
+        ).groups()
+        inputs = ", ".join(filter(None, [inputs, "int64[1] start"]))
+        outputs = ", ".join(filter(None, [outputs, "int64[1] token"]))
+        initializers = ", ".join(filter(None, [initializers, "int64[1] start = {0}"]))
+        text = f"{name} ({inputs}) => ({outputs}) <{initializers}> {body}"
     header = f'<ir_version: 10, opset_import: ["": {opset}, "{comm.DOMAIN}": 1]>'
     proto = onnx.parser.parse_model(header + text)
     model = ir.from_proto(proto)
