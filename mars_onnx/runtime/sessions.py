@@ -51,13 +51,13 @@ _LEVELS = {
 class ExecutorOptions:
     """How sessions are built.
 
-    The defaults are for many partitions in one process: no copy of a weight is made. ``prepack=True`` and
-    ``optimization="all"`` compute faster and hold every convolution and matrix weight a second time per session.
+    The defaults are for many partitions in one process: no copy of a large weight is made. With ``prepack=True``
+    weights are constants of the sessions, which then copy them, can fold them, and keep them in kernels' own forms.
 
     Attributes:
         threads: Threads inside an operator, per partition.
         optimization: Graph optimisation of ONNX Runtime.
-        prepack: Whether kernels may keep weights in a form of their own.
+        prepack: Whether sessions may keep weights, in a form of their own.
         arena: Whether every session keeps the memory it has once needed.
     """
 

@@ -9,6 +9,7 @@ import pytest
 from mars_onnx.errors import InputError, InvariantError, RunError, UsageError, VerificationError
 from mars_onnx.runtime.runner import PartitionRunner, run_partitions
 from mars_onnx.runtime.segments import CommunicationStep, Segment, cut
+from mars_onnx.runtime.sessions import ExecutorOptions
 from mars_onnx.runtime.verify import verify
 from tests.runtime.hand_written import boxes, partition, plan, ramp
 
@@ -267,3 +268,22 @@ def test_metadata_that_is_malformed() -> None:
     part = partition("g (float[2] x) => (float[2] y) { y = Relu (x) }", {"y": "y[0-2]"})
     with pytest.raises(InvariantError, match="metadata of y: ValueError"):
         run_partitions([part], plan(1, [boxes("x", (2,), 0)], [boxes("y", (2,), 0)]), {"x": ramp(2)})
+
+
+@pytest.mark.parametrize("prepack", [False, True])
+def test_large_weights_in_a_file_are_used_in_place_and_stay_right(prepack: bool, tmp_path) -> None:
+    # ONNX Runtime moves the Transposes through the Add by transposing w, which it must not do in the caller's memory.
+    extent = 300
+    part = partition(f"""g (float[{extent},{extent}] x) => (float[{extent},{extent}] y) <float[1] w = {{1.}}> {{
+        a = Transpose <perm = [1, 0]> (x)  b = Add (a, w)  y = Transpose <perm = [1, 0]> (b) }}""")
+    w = ramp(extent, extent)
+    part.graph.initializers["w"].const_value = ir.tensor(w, name="w")
+    part.graph.initializers["w"].shape = ir.Shape(w.shape)
+    for value in (v for node in part.graph for v in node.outputs):
+        value.shape = ir.Shape((extent, extent))
+    ir.save(part, tmp_path / "p.onnx", external_data="p.onnx.data")
+    single = plan(1, [boxes("x", w.shape, 0)], [boxes("y", w.shape, 0)])
+    options = ExecutorOptions(prepack=prepack, optimization="all")
+    result = run_partitions([tmp_path / "p.onnx"], single, {"x": np.zeros_like(w)}, options=options)
+    np.testing.assert_array_equal(result.outputs["y"], w.T)
+    np.testing.assert_array_equal(ir.load(tmp_path / "p.onnx").graph.initializers["w"].const_value.numpy(), w)
