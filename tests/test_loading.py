@@ -45,6 +45,12 @@ def changed(change: Callable[[onnx.ModelProto], object]) -> bytes:
     return save(proto)
 
 
+def add_sparse_constant(proto: onnx.ModelProto) -> None:
+    values, indices = (onnx.numpy_helper.from_array(np.array(data)) for data in ([5.0], [1]))
+    sparse = onnx.helper.make_sparse_tensor(values, indices, [2])
+    proto.graph.node.append(onnx.helper.make_node("Constant", [], ["c"], sparse_value=sparse))
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -68,6 +74,7 @@ def changed(change: Callable[[onnx.ModelProto], object]) -> bytes:
         (changed(lambda m: setattr(m.graph.initializer[0], "data_type", 77)), "not a valid ONNX model: "),
         (changed(lambda m: m.graph.initializer[0].dims.append(5)), "not a valid ONNX model: "),
         (changed(lambda m: m.graph.sparse_initializer.add()), "sparse initializers are not supported"),
+        (changed(add_sparse_constant), "uses what is not supported: "),
     ],
 )
 def test_bad_files_are_named_with_what_is_wrong(tmp_path: Path, data: bytes, message: str) -> None:
