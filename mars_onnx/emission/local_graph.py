@@ -78,7 +78,7 @@ class LocalGraphBuilder:
 
     def constant(self, array: npt.NDArray[np.generic]) -> ir.Value:
         """A small local constant; equal ones are shared."""
-        key = (array.dtype.str, array.shape, array.tobytes())
+        key = (array.dtype.name, array.shape, array.tobytes())
         if key not in self._constants:
             name = self.fresh(f"{self._prefix}const_{next(self._numbers)}")
             tensor = ir.tensor(array, name=name)

@@ -150,7 +150,8 @@ def softmax(signature: Signature) -> OpRule | None:
     if rank == 0:
         return None
     if signature.version < 13:
-        return rows_whole(signature, range(signature.integer("axis", 1) % (rank + 1), rank))
+        axis = signature.integer("axis", 1)
+        return rows_whole(signature, range(axis + rank if axis < 0 else axis, rank))
     return rows_whole(signature, [signature.integer("axis", -1) % rank])
 
 
@@ -169,3 +170,11 @@ def mean_variance_normalization(signature: Signature) -> OpRule | None:
     if not rank or max(axes, default=0) >= rank:
         return None
     return rows_whole(signature, normal_axes(axes, rank))
+
+
+@rule("Trilu")
+def triangle(signature: Signature) -> OpRule | None:
+    """Whole in the two dimensions of the matrices."""
+    rank = len(signature.input(0).shape)
+    others = [whole_dims(kind) for kind in signature.inputs[1:]]
+    return rows_whole(signature, [rank - 2, rank - 1], others)

@@ -23,7 +23,7 @@ from mars_onnx.rules.common import (
     whole_work,
 )
 from mars_onnx.rules.registry import rule
-from mars_onnx.rules.windows import resolve_pads
+from mars_onnx.rules.windows import resolve_pads, window_count
 
 
 @dataclass(frozen=True)
@@ -32,31 +32,31 @@ class PoolRule(OpRule):
 
     windows: tuple[Window, ...] = ()
 
+    def _local_pads(self, ranges: Mapping[str, Range]) -> list[tuple[int, int]] | None:
+        """Padding of a share in every dimension; ``None`` if the node's own attributes say it."""
+        axes = [axis for axis in self.axes if axis.name in {window.axis for window in self.windows}]
+        if all(ranges[axis.name] == (0, axis.size) for axis in axes):
+            return None
+        return [window.pads(*ranges[window.axis], 0, window.kernel) for window in self.windows]
+
     def problem(self, ranges: Mapping[str, Range]) -> str | None:
-        for window in self.windows:
+        for window, pads in zip(self.windows, self._local_pads(ranges) or (), strict=False):
             low, high = ranges[window.axis]
             start, stop = window({window.axis: (np.asarray(low), np.asarray(high))})
             if start >= stop:
                 return f"rows {low}:{high} of {window.axis} lie wholly in the padding"
+            if max(pads) >= window.kernel:
+                # Dilated windows over the border: the whole node may say so by ceil_mode, a local one cannot.
+                return f"rows {low}:{high} of {window.axis} need padding of {max(pads)}, as much as the kernel"
         return None
 
     def local(self, graph: LocalGraph, share: Share, inputs: Sequence[ir.Value | None]) -> tuple[ir.Value, ...]:
         attributes = dict(self.signature.attributes)
-        spatial = [axis for axis in self.axes if axis.name in {window.axis for window in self.windows}]
-        if any(share.extent(axis.name) < axis.size for axis in spatial):
+        pads = self._local_pads(share.ranges)
+        if pads is not None:
             attributes = attributes_without(self.signature, "auto_pad", "ceil_mode")
-            pads = [window.pads(*share.ranges[window.axis], 0, window.kernel) for window in self.windows]
             attributes["pads"] = (*(before for before, _ in pads), *(after for _, after in pads))
         return graph.op(self.signature.op_type, inputs, attributes, result_types(self.signature, share))
-
-
-def _extent(window: Window, end: int, *, rounded_up: bool) -> int:
-    """Number of windows: those that begin in the padding at the end do not count, as runtimes have it."""
-    padded = window.size + window.pad + end - (window.kernel - 1) * window.dilation - 1
-    if padded < 0:
-        return 0
-    extent = (-(-padded // window.stride) if rounded_up else padded // window.stride) + 1
-    return extent - 1 if rounded_up and (extent - 1) * window.stride >= window.size + window.pad else extent
 
 
 @rule("MaxPool", "AveragePool", "LpPool")
@@ -81,7 +81,7 @@ def pool(signature: Signature) -> OpRule | None:
     for i in range(spatial if pads is not None else 0):
         begin, end = (pads[i], pads[spatial + i]) if pads is not None else (0, 0)
         window = Window(names[2 + i], None, kernel[i], strides[i], dilations[i], begin, data[2 + i])
-        if result[2 + i] != _extent(window, end, rounded_up=rounded_up):
+        if result[2 + i] != window_count(window, end, rounded_up=rounded_up):
             # Versions of the standard differ about the last window of a ceil_mode; the rule must be sure.
             return None
         windows.append(window)

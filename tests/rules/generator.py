@@ -39,6 +39,8 @@ class Case:
     operands: Sequence[Operand | None]
     attributes: Mapping[str, object] = field(default_factory=dict)
     outputs: int = 1
+    #: For an operator that shape inference does not know: its output is like its first input.
+    keeps_shape: bool = False
 
     def model(self) -> tuple[onnx.ModelProto, dict[str, Array]]:
         """The model and the inputs that must not be arbitrary."""
@@ -63,6 +65,8 @@ class Case:
         outputs = [f"y{index}" for index in range(self.outputs)]
         node = onnx.helper.make_node(self.op_type, names, outputs, **given)
         infos = [onnx.ValueInfoProto(name=name) for name in outputs]
+        if self.keeps_shape:
+            infos[0].type.CopyFrom(inputs[0].type)
         graph = onnx.helper.make_graph([node], "g", inputs, infos, initializers)
         imports = [onnx.helper.make_opsetid("", self.opset)]
         model = onnx.helper.make_model(graph, ir_version=IR_VERSION, opset_imports=imports)
@@ -87,7 +91,11 @@ def opset_for(op_type: str, rng: Rng, lowest: int = 7, highest: int = NEWEST) ->
     lowest = max(lowest, min(changes))
     if any(schema.deprecated and schema.since_version == max(changes) for schema in history):
         highest = min(highest, max(changes) - 1)
-    steps = [version for version in changes if lowest <= version <= highest] + [lowest, highest, min(highest, 20)]
+    steps = [version for version in changes if lowest <= version <= highest] + [
+        lowest,
+        highest,
+        max(lowest, min(highest, 20)),
+    ]
     if rng.random() < 0.6:
         return int(rng.choice(steps))
     return int(rng.integers(lowest, highest + 1))
@@ -486,7 +494,7 @@ def pad(op_type: str, rng: Rng) -> Case:
 def resize(op_type: str, rng: Rng) -> Case:
     opset = opset_for(op_type, rng, 10 if op_type == "Resize" else 7)
     shape = (*extents(rng, 2, most=4), *(int(v) for v in rng.integers(2, 6, 2)))
-    scales = [1.0, 1.0, float(pick(rng, 1.0, 2.0, 3.0)), float(pick(rng, 1.0, 2.0, 1.5))]  # type: ignore[arg-type]
+    scales = [1.0, 1.0, float(pick(rng, 1.0, 2.0, 3.0)), float(pick(rng, 1.0, 2.0, 4.0, 1.5, 0.5))]  # type: ignore[arg-type]
     attributes: dict[str, object] = {"mode": pick(rng, "nearest", "linear")}
     factors = Operand(values=np.asarray(scales, np.float32), constant=True)
     if op_type == "Upsample":
@@ -495,12 +503,13 @@ def resize(op_type: str, rng: Rng) -> Case:
         return Case(op_type, opset, [Operand(shape), factors], attributes)
     if opset < 11:
         return Case(op_type, opset, [Operand(shape), factors], attributes)
-    attributes["coordinate_transformation_mode"] = pick(rng, "half_pixel", "asymmetric", "align_corners")
-    nothing = Operand(values=np.zeros(0, np.float32), constant=True)
+    attributes["coordinate_transformation_mode"] = pick(rng, "half_pixel", "asymmetric", "align_corners", None)
+    attributes["nearest_mode"] = pick(rng, None, "floor", "ceil", "round_prefer_ceil")
+    nothing = Operand(values=np.zeros(0, np.float32), constant=True) if opset < 13 or rng.random() < 0.5 else None
     if rng.random() < 0.5:
         return Case(op_type, opset, [Operand(shape), nothing, factors], attributes)
     sizes = [int(extent * scale) for extent, scale in zip(shape, scales, strict=True)]
-    absent = nothing if opset < 13 else None
+    absent = nothing
     if opset >= 18 and rng.random() < 0.5:
         return Case(op_type, opset, [Operand(shape), None, None, ints(sizes[2:])], attributes | {"axes": [2, 3]})
     return Case(op_type, opset, [Operand(shape), absent, absent, ints(sizes)], attributes)
@@ -598,7 +607,7 @@ def group_normalization(op_type: str, rng: Rng) -> Case:
     n, groups, each, h, w = extents(rng, 5, most=4)
     channels = (groups * each,)
     operands = [Operand((n, *channels, h, w)), Operand(channels), Operand(channels)]
-    return Case(op_type, opset, operands, {"num_groups": groups})
+    return Case(op_type, opset, operands, {"num_groups": groups}, keeps_shape=True)
 
 
 @makes("LRN")
@@ -626,6 +635,15 @@ def rms_normalization(op_type: str, rng: Rng) -> Case:
     axis = int(rng.integers(len(shape)))
     operands = [Operand(shape), Operand(shape[axis:])]
     return Case(op_type, opset_for(op_type, rng), operands, {"axis": signed(rng, axis, len(shape))})
+
+
+@makes("Trilu")
+def triangle(op_type: str, rng: Rng) -> Case:
+    shape = extents(rng, 2, 4)
+    operands: list[Operand | None] = [Operand(shape)]
+    if rng.random() < 0.5:
+        operands.append(Operand(values=np.asarray(rng.integers(-3, 4), np.int64)))
+    return Case(op_type, opset_for(op_type, rng), operands, {"upper": maybe(rng, 0)})
 
 
 @makes("Softmax", "LogSoftmax", "Hardmax", "LpNormalization")

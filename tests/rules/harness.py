@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx.checker
+import onnx.helper
+import onnx.numpy_helper
 import onnx.parser
 import onnx.shape_inference
 import onnx_ir as ir
@@ -322,3 +324,22 @@ def _reference(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array
         if array.shape != tuple(dim.dim_value for dim in dims):
             raise UnsupportedError(f"shape {array.shape}, inferred {dims}")
     return arrays
+
+
+def text_of(model: onnx.ModelProto) -> str:
+    """The nodes of a local model, one per line, with constants written out and values numbered by node."""
+    names = {info.name: info.name for info in model.graph.input}
+    for tensor in model.graph.initializer:
+        names[tensor.name] = str(onnx.numpy_helper.to_array(tensor).tolist())
+    lines: list[str] = []
+    for node in model.graph.node:
+        if node.op_type == "Identity":
+            continue
+        for output in node.output:
+            names[output] = f"v{len(names) - len(model.graph.input) - len(model.graph.initializer)}"
+        listed = [(attribute.name, onnx.helper.get_attribute_value(attribute)) for attribute in node.attribute]
+        shown = (f"{name}={'tensor' if isinstance(value, onnx.TensorProto) else value}" for name, value in listed)
+        attributes = f"<{', '.join(shown)}>" if listed else ""
+        operands = ", ".join(names.get(name, name) for name in node.input)
+        lines.append(f"{', '.join(names[name] for name in node.output)} = {node.op_type}{attributes}({operands})")
+    return "\n".join(lines)
