@@ -282,7 +282,9 @@ def gather(g: RandomGraph) -> None:
     shape = g.shapes[x]
     axis = g.rng.randrange(len(shape))
     rows = [g.rng.randrange(-shape[axis], shape[axis]) for _ in range(g.rng.randint(1, 5))]
-    g.add("Gather", [x, g.constant(np.asarray(rows, np.int64))], (*shape[:axis], len(rows), *shape[axis + 1 :]), axis=axis)
+    g.add(
+        "Gather", [x, g.constant(np.asarray(rows, np.int64))], (*shape[:axis], len(rows), *shape[axis + 1 :]), axis=axis
+    )
 
 
 @makes(2)
