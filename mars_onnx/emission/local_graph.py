@@ -57,7 +57,7 @@ class LocalGraphBuilder:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     def fresh(self, name: str) -> str:
-        """A name for a new value that nothing else has; for subclasses that also use other names than those made here."""
+        """A name for a new value; subclasses that also use names from elsewhere give one that nothing else has."""
         return name
 
     def annotate(self, node: ir.Node) -> None:

@@ -24,7 +24,6 @@ from mars_onnx.emission.partition import Fragments, PartitionBuilder
 from mars_onnx.geometry import Box, box_shape, hull
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern, Plan, received
 
-
 #: Patterns of which an output may be a piece without elements.
 _PIECES = (Pattern.REDUCE_SCATTER, Pattern.ALL_TO_ALL)
 

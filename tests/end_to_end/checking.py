@@ -130,11 +130,11 @@ def fails(compiled: Compiled) -> str | None:
     try:
         check_schedule(compiled.models)
     except MarsError as error:
-        return f"schedule: {error}"
+        return f"schedule verifier: {error}"
     try:
         verification = compiled.verify()
     except MarsError as error:
-        return f"runner: {error}"
+        return f"rendezvous run: {error}"
     if all(output.passed for output in verification.outputs) and verification.failures:
         return f"deep check: {verification.failures[0].name}"
     return None if verification.passed else f"outputs: {verification.failures[0].name}"
