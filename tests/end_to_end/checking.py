@@ -125,16 +125,19 @@ def run(model: ir.Model, feeds: Feeds) -> dict[str, np.ndarray]:
     return dict(zip(names, ready.run(names, {k: v for k, v in feeds.items() if k in wanted}), strict=True))
 
 
-def fails(compiled: Compiled) -> str | None:
-    """Which of the checks that look at partitions finds a fault, and what it says; ``None`` if all are content."""
+def alarms(compiled: Compiled) -> list[str]:
+    """Which of the checks that look at partitions find a fault."""
+    found: list[str] = []
     try:
         check_schedule(compiled.models)
-    except MarsError as error:
-        return f"schedule verifier: {error}"
+    except MarsError:
+        found.append("schedule verifier")
     try:
         verification = compiled.verify()
-    except MarsError as error:
-        return f"rendezvous run: {error}"
-    if all(output.passed for output in verification.outputs) and verification.failures:
-        return f"deep check: {verification.failures[0].name}"
-    return None if verification.passed else f"outputs: {verification.failures[0].name}"
+    except MarsError:
+        return [*found, "rendezvous run"]
+    if not all(output.passed for output in verification.outputs):
+        found.append("outputs")
+    if verification.deep is not None and verification.deep.failures:
+        found.append("deep check")
+    return found
