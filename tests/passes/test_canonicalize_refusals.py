@@ -50,9 +50,15 @@ def test_a_bound_dimension_may_be_given_again_but_not_changed() -> None:
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        ("r = RandomNormalLike (x) y = Add (x, r)", "RandomNormalLike node '.*' gives other values on every run"),
-        ("y = Dropout (x, , yes)", "Dropout node '.*' is in training mode; export the model for inference"),
-        ("y = Dropout (x, , asked)", "Dropout node '.*' trains if 'asked', which is not a constant"),
+        (
+            "r = RandomNormalLike (x) y = Add (x, r)",
+            "RandomNormalLike node that computes 'r' gives other values",
+        ),
+        (
+            "y = Dropout (x, , yes)",
+            "Dropout node that computes '.*' is in training mode; export the model",
+        ),
+        ("y = Dropout (x, , asked)", "Dropout node that computes '.*' trains if 'asked', which is not a constant"),
         ("y, a, b = BatchNormalization <training_mode = 1> (x, s, s, s, s)", "BatchNormalization .* in training mode"),
     ],
 )
