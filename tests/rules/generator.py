@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -375,8 +375,8 @@ def flatten(op_type: str, rng: Rng) -> Case:
 @makes("Squeeze", "Unsqueeze")
 def squeeze(op_type: str, rng: Rng) -> Case:
     opset = opset_for(op_type, rng)
-    shape = list(extents(rng, 1, 4))
-    axes = sorted(int(a) for a in rng.permutation(len(shape))[: int(rng.integers(1, len(shape) + 1))])
+    shape = list(extents(rng, 2, 5))
+    axes = sorted(int(a) for a in rng.permutation(len(shape))[: int(rng.integers(1, len(shape)))])
     if op_type == "Squeeze":
         for axis in axes:
             shape[axis] = 1
@@ -722,6 +722,18 @@ def cumulative_sum(op_type: str, rng: Rng) -> Case:
     return Case(op_type, opset_for(op_type, rng), [Operand(shape), at], attributes)
 
 
+def random_case(op_type: str, rng: Rng) -> Case:
+    """A random node, sometimes of another element type than float32."""
+    case = GENERATORS[op_type](op_type, rng)
+    floats = [o for o in case.operands if o is not None and (o.values is None or o.values.dtype.kind == "f")]
+    plain = all(o.values is None and np.dtype(o.dtype) == np.float32 for o in floats)
+    if not plain or rng.random() > 0.15:
+        return case
+    dtype = np.dtype(str(pick(rng, "float64", "float16", "int32", "int64")))
+    case.operands = [replace(o, dtype=dtype) if o is not None and o in floats else o for o in case.operands]
+    return case
+
+
 def random_cuts(axes: Sequence[Axis], rng: Rng) -> dict[str, list[tuple[int, int]]]:
     """Cuts of one, two or sometimes three axes: even or uneven, also with more members than iterations."""
     count = min(len(axes), int(pick(rng, 1, 1, 2, 2, 3)))  # type: ignore[call-overload]
@@ -735,4 +747,4 @@ def random_cuts(axes: Sequence[Axis], rng: Rng) -> dict[str, list[tuple[int, int
     return cuts
 
 
-__all__ = ["GENERATORS", "Case", "Cuts", "random_cuts"]
+__all__ = ["GENERATORS", "Case", "Cuts", "random_case", "random_cuts"]
