@@ -9,7 +9,8 @@ import pytest
 from onnx.shape_inference import InferenceError
 
 from mars_onnx.rules.registry import operators
-from tests.rules.generator import GENERATORS, random_case, random_cuts
+from tests.rules.cases import GENERATORS
+from tests.rules.generator import random_case, random_cuts
 from tests.rules.harness import RefusedError, UnsupportedError, check_rule, rule_of
 
 
