@@ -21,11 +21,8 @@ from mars_onnx.comm.attributes import (
     Shift,
 )
 from mars_onnx.emission.partition import Fragments, PartitionBuilder
-from mars_onnx.geometry import Box, box_shape, hull
+from mars_onnx.geometry import Box, box_shape
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern, Plan, received
-
-#: Patterns of which an output may be a piece without elements.
-_PIECES = (Pattern.REDUCE_SCATTER, Pattern.ALL_TO_ALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +97,8 @@ class Transcriber:
 def local_operator(collective: Collective, member: int, tag: int, dtype: ir.DataType) -> Communication:
     """The operator that a member of the group has in its file."""
     group = collective.group
-    taken = collective.outputs[member]
+    shape = _output_shape(collective, member)
     axis = collective.axis or 0
-    shape = () if taken is None else box_shape(taken.box)
-    given = collective.inputs[member]
-    if taken is None and given is not None and collective.pattern in _PIECES:
-        # Who only gives gets a piece of extent zero.
-        along = axis if collective.split_axis is None else collective.split_axis
-        shape = tuple(0 if dim == along else extent for dim, extent in enumerate(_whole_shape(collective)))
     match collective.pattern:
         case Pattern.SEND_RECV:
             return Send(tag, dst=group[1]) if member == 0 else Recv(tag, src=group[0], shape=shape, dtype=dtype)
@@ -140,10 +131,17 @@ def local_operator(collective: Collective, member: int, tag: int, dtype: ir.Data
             return Shift(tag, group, shape, dtype, offset=collective.offset)
 
 
-def _whole_shape(collective: Collective) -> tuple[int, ...]:
-    """The shape of everything that a collective is about."""
-    whole = hull(fragment.box for fragment in collective.inputs if fragment is not None)
-    return () if whole is None else box_shape(whole)
+def _output_shape(collective: Collective, member: int) -> tuple[int, ...]:
+    """Shape of what a member gets; who only gives to a ReduceScatter or AllToAll gets a piece of extent zero."""
+    taken = collective.outputs[member]
+    if taken is not None:
+        return box_shape(taken.box)
+    pieces = [output for output in collective.outputs if output is not None]
+    if collective.pattern is Pattern.SEND_RECV or not pieces:
+        return ()
+    axis = collective.split_axis if collective.pattern is Pattern.ALL_TO_ALL else collective.axis
+    shape = box_shape(pieces[0].box)
+    return tuple(0 if dim == axis else extent for dim, extent in enumerate(shape))
 
 
 def _extents(fragments: Iterable[Fragment | None], axis: int) -> tuple[int, ...]:

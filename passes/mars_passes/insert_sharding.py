@@ -16,7 +16,7 @@ from mars_onnx.rules.signature import tensor_type
 from mars_onnx.stages import attachments
 from mars_onnx.stages.sharded import (
     REDISTRIBUTE,
-    captured_values,
+    captured_inputs,
     needed_inputs,
     replace_captured,
     satisfied,
@@ -149,7 +149,7 @@ class _Inserter:
     def check_opaque_inputs(self, node: ir.Node, members: tuple[int, ...]) -> None:
         """A value without static shape, or that is no tensor, cannot travel between sets."""
         mapping = attachments.get_mapping(self.model)
-        for value in (*node.inputs, *captured_values(node)):
+        for value in (*node.inputs, *captured_inputs(node)):
             producer = value.producer() if value is not None else None
             if value is None or tensor_type(value) is not None or producer is None:
                 continue
