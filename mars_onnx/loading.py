@@ -29,7 +29,11 @@ def load_model(path: Path | str) -> ir.Model:
     try:
         model = ir.from_proto(proto)
     except Exception as error:
-        raise InputError(f"{path}: not a valid ONNX model: {_brief(error)}") from error
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        kind = "uses what is not supported" if isinstance(cause, NotImplementedError) else "not a valid ONNX model"
+        raise InputError(f"{path}: {kind}: {_brief(cause)}") from error
     for graph in _all_graphs(model):
         ir.external_data.set_base_dir(graph, path.parent)
     for tensor in _external_tensors(model):
@@ -83,9 +87,9 @@ def _check_versions(path: Path, proto: onnx.ModelProto) -> None:
         )
     versions = {entry.domain: entry.version for entry in proto.opset_import}
     opset = versions.get("", versions.get("ai.onnx"))
-    if opset is None:
-        raise InputError(f"{path}: the model does not say which opset of ONNX it uses (opset_import lacks it)")
-    if not OLDEST_OPSET <= opset <= newest:
+    if not versions:
+        raise InputError(f"{path}: the model does not say which opset of ONNX it uses (it has no opset_import)")
+    if opset is not None and not OLDEST_OPSET <= opset <= newest:
         raise InputError(
             f"{path}: uses opset {opset}; supported are {OLDEST_OPSET} to {newest}: export for one of these, "
             "or convert with onnx.version_converter"
@@ -146,7 +150,7 @@ def _check_external(path: Path, tensor: ir.ExternalTensor) -> None:
         )
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: BaseException) -> str:
     """Return the first lines of an error, without those that only say where in C++ it arose."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:_MESSAGE_LINES]) or type(error).__name__

@@ -30,3 +30,8 @@ def skeleton(model: ir.Model, small_bytes: int = SMALL_BYTES) -> onnx.ModelProto
     finally:
         for value, tensor in zip(large, tensors, strict=True):
             value.const_value = tensor
+
+
+def is_stub(tensor: onnx.TensorProto) -> bool:
+    """Whether ``tensor`` stands in a skeleton for a weight that was left out."""
+    return any(entry.key == "location" and entry.value == NOT_LOADED for entry in tensor.external_data)

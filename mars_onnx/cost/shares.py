@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 
-from mars_onnx.cost.performance import performance_model
+from mars_onnx.cost.performance import Workload, performance_model
 from mars_onnx.cost.workload import workload
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.base import Share, Signature
@@ -15,6 +16,7 @@ from mars_onnx.sharding.lowering import Sharding, lower
 from mars_onnx.sharding.strategy import Strategy
 
 
+@lru_cache(maxsize=65536)
 @lru_cache(maxsize=65536)
 def share_seconds(
     pool: Pool, signature: Signature, strategy: Strategy, members: tuple[int, ...], designs: tuple[str, ...]
@@ -34,30 +36,42 @@ def phase_seconds(
         sharding: Its shares.
         designs: Per member what it is configured as.
     """
-    return tuple(
-        _seconds(pool, rank, design, signature, phases)
-        for rank, design, phases in zip(sharding.members, designs, sharding.phases, strict=True)
+    rule = rule_for(signature)
+    # Members share few different shares; each is priced once per performance model, all together.
+    shares = list({id(share): share for own in sharding.phases for share in own if share is not None}.values())
+    if not shares:
+        return tuple((0.0,) * len(own) for own in sharding.phases)
+    bounds = np.asarray([[share.ranges[axis.name] for axis in rule.axes] for share in shares], np.int64)
+    bounds = bounds.reshape(len(shares), len(rule.axes), 2)
+    ranges = {axis.name: (bounds[:, place, 0], bounds[:, place, 1]) for place, axis in enumerate(rule.axes)}
+    work = workload(rule, ranges)
+    priced: dict[tuple[int, str], dict[int, float]] = {}
+    seconds: list[tuple[float, ...]] = []
+    for rank, design, own in zip(sharding.members, designs, sharding.phases, strict=True):
+        kind = (twin(pool, rank), design)
+        if kind not in priced:
+            priced[kind] = _priced(pool, *kind, work, shares)
+        seconds.append(tuple(0.0 if share is None else priced[kind][id(share)] for share in own))
+    return tuple(seconds)
+
+
+@lru_cache(maxsize=65536)
+def twin(pool: Pool, rank: int) -> int:
+    """The first accelerator of the pool that computes as fast as this one in every design."""
+    own = pool.accelerators[rank]
+    return next(
+        other.rank
+        for other in pool.accelerators
+        if other.designs == own.designs
+        and other.memory_bandwidth_bytes_per_s == own.memory_bandwidth_bytes_per_s
+        and other.memory_bytes == own.memory_bytes
     )
 
 
-def _seconds(
-    pool: Pool, rank: int, design: str, signature: Signature, phases: tuple[Share | None, ...]
-) -> tuple[float, ...]:
+def _priced(pool: Pool, rank: int, design: str, work: Workload, shares: Sequence[Share]) -> dict[int, float]:
     accelerator = pool.accelerators[rank]
     found = accelerator.design(design)
     if found is None:
         raise ValueError(f"{accelerator.id} cannot take the design {design!r}")
-    rule = rule_for(signature)
-    active = [share for share in phases if share is not None]
-    if not active:
-        return (0.0,) * len(phases)
-    ranges = {
-        axis.name: (
-            np.asarray([share.ranges[axis.name][0] for share in active], np.int64),
-            np.asarray([share.ranges[axis.name][1] for share in active], np.int64),
-        )
-        for axis in rule.axes
-    }
-    total = np.broadcast_to(performance_model(found, accelerator).estimate(workload(rule, ranges)).total_s, len(active))
-    seconds = iter(total.tolist())
-    return tuple(0.0 if share is None else next(seconds) for share in phases)
+    total = np.broadcast_to(performance_model(found, accelerator).estimate(work).total_s, len(shares)).tolist()
+    return {id(share): seconds for share, seconds in zip(shares, total, strict=True)}

@@ -7,9 +7,10 @@ still gets its other mistakes named in the same message.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
-from mars_onnx.pool.document import Document, Place, suggestion
-from mars_onnx.pool.format import RESERVED
+from mars_onnx.pool.document import Document, Place, unknown
+from mars_onnx.pool.format import MAX_LINKS, MAX_NAME_LENGTH, RESERVED
 
 Node = tuple[Place, str]
 
@@ -25,7 +26,7 @@ def _ids(document: Document, *keys: str) -> list[Node]:
         ((key, index, "id"), str(entry["id"]))
         for key in keys
         for index, entry in _entries(document, key)
-        if isinstance(entry.get("id"), str)
+        if isinstance(entry.get("id"), str) and len(str(entry["id"])) <= MAX_NAME_LENGTH
     ]
 
 
@@ -57,10 +58,10 @@ def check_links(document: Document) -> list[tuple[Place, str, str]]:
             if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(end, str) for end in pair)):
                 continue
             place: Place = ("links", index, "between", number)
-            unknown = [side for side in (0, 1) if pair[side] not in names]
-            for side in unknown:
-                document.add((*place, side), f"no node is called {pair[side]!r}; {suggestion(pair[side], known)}")
-            if unknown:
+            missing = [side for side in (0, 1) if pair[side] not in names]
+            for side in missing:
+                document.add((*place, side), partial(unknown, "node", pair[side], known))
+            if missing:
                 continue
             first = seen.setdefault(frozenset(pair), place)
             if pair[0] == pair[1]:
@@ -70,6 +71,8 @@ def check_links(document: Document) -> list[tuple[Place, str, str]]:
                 document.add(place, f"{pair[0]!r} and {pair[1]!r} are linked already (line {line}); keep one link")
             else:
                 good.append((place, pair[0], pair[1]))
+    if len(good) > MAX_LINKS:
+        document.add(("links",), f"{len(good)} links are too many; {MAX_LINKS} is the limit")
     return good
 
 
@@ -79,7 +82,7 @@ def check_ends(document: Document) -> None:
     for key in ("inputs_at", "outputs_at"):
         name = document.data.get(key)
         if isinstance(name, str) and name not in known:
-            document.add((key,), f"no host or accelerator is called {name!r}; {suggestion(name, known)}")
+            document.add((key,), unknown("host or accelerator", name, known))
 
 
 def check_reach(document: Document, links: list[tuple[Place, str, str]]) -> None:
@@ -115,7 +118,9 @@ def check_design_names(document: Document) -> dict[str, list[Place]]:
         if isinstance(name, str):
             place: Place = ("designs", index, "name")
             if inline.setdefault(name, place) != place:
-                document.add(place, f"the design {name!r} is given twice (line {document.line(inline[name])})")
+                document.add(
+                    place, f"the design {name[:MAX_NAME_LENGTH]!r} is given twice (line {document.line(inline[name])})"
+                )
     wanted: dict[str, list[Place]] = {}
     for index, entry in _entries(document, "accelerators"):
         listed = entry.get("designs")
@@ -125,7 +130,7 @@ def check_design_names(document: Document) -> dict[str, list[Place]]:
             if not isinstance(name, str):
                 continue
             if name in seen:
-                document.add(place, f"the design {name!r} is listed twice; once is enough")
+                document.add(place, f"the design {name[:MAX_NAME_LENGTH]!r} is listed twice; once is enough")
             seen.add(name)
             if name not in inline:
                 wanted.setdefault(name, []).append(place)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -20,11 +21,15 @@ from mars_onnx.errors import InputError
 Place = tuple[str | int, ...]
 
 MAX_PROBLEMS = 20
+_MAX_SHOWN = 80
+#: Most commas in a file, as a cheap bound of its number of values: each may become a problem with a message.
+MAX_COMMAS = 200_000
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
 
 
 def suggestion(wrong: str, right: list[str] | tuple[str, ...], *, listed: int = 12) -> str:
     """What would be right instead: the nearest name if one is near, else all of them (if not too many)."""
+    wrong = wrong[:_MAX_SHOWN]  # comparing takes time in proportion to the length
     near = get_close_matches(wrong, right, n=1) or get_close_matches(wrong.lower(), right, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
@@ -32,10 +37,21 @@ def suggestion(wrong: str, right: list[str] | tuple[str, ...], *, listed: int = 
     return f"known are: {known}" if right else "none is known"
 
 
+def unknown(what: str, wrong: str, right: tuple[str, ...]) -> str:
+    """Message about a name that nothing has."""
+    return f"no {what} is called {_cut(wrong)!r}; {suggestion(wrong, right)}"
+
+
 def place_text(place: Place) -> str:
     """A place in the file as a person writes it: ``links[2].between[0]``."""
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{_cut(step)}" for step in place)
     return text.removeprefix(".")
+
+
+def _cut(text: str) -> str:
+    """Text from a file, fit for a terminal."""
+    text = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+    return text if text.isprintable() else repr(text)
 
 
 @dataclass
@@ -51,7 +67,7 @@ class Document:
     path: Path
     text: str
     data: dict[str, object]
-    _problems: list[tuple[int, str]] = field(default_factory=list)
+    _problems: list[tuple[int, str, str | Callable[[], str]]] = field(default_factory=list)
 
     @cached_property
     def _offsets(self) -> tuple[dict[Place, int], list[tuple[Place, int]]]:
@@ -71,36 +87,40 @@ class Document:
     def _line_ends(self) -> list[int]:
         return [match.start() for match in re.finditer("\n", self.text)]
 
-    def add(self, place: Place, message: str) -> None:
-        """Note a problem at a place."""
-        line = self.line(place)
-        where = place_text(place)
-        self._problems.append((line, f"{self.path}:{line}: {where + ': ' if where else ''}{message}"))
+    def add(self, place: Place, message: str | Callable[[], str]) -> None:
+        """Note a problem at a place. A message that is costly to make is given as a function, called if it is shown."""
+        self._problems.append((self.line(place), place_text(place), message))
 
     def add_duplicates(self) -> None:
         """Note every key that an object has twice: parsers keep the last, people read the first."""
         for place, offset in self._offsets[1]:
-            line = self._line_at(offset)
-            self._problems.append(
-                (line, f"{self.path}:{line}: {place_text(place)}: this key is given twice; keep one of them")
-            )
+            message = "this key is given twice; keep one of them"
+            self._problems.append((self._line_at(offset), place_text(place), message))
 
     @property
-    def problems(self) -> list[str]:
-        """All messages, by line."""
-        return [message for _, message in sorted(dict.fromkeys(self._problems))]
+    def sound(self) -> bool:
+        """Whether nothing is wrong so far."""
+        return not self._problems
+
+    def messages(self) -> list[str]:
+        """The first problems by line, and how many more there are."""
+        by_line = sorted(self._problems, key=lambda problem: problem[0])
+        shown = [
+            f"{self.path}:{line}: {where + ': ' if where else ''}{message if isinstance(message, str) else message()}"
+            for line, where, message in by_line[:MAX_PROBLEMS]
+        ]
+        more = len(by_line) - len(shown)
+        return [*shown, f"{self.path}: ... and {more} more problems"] if more else shown
 
 
-def raise_problems(problems: list[str]) -> None:
+def raise_problems(messages: list[str]) -> None:
     """Raise all messages as one error.
 
     Raises:
         InputError: There are any.
     """
-    if problems:
-        more = len(problems) - MAX_PROBLEMS
-        shown = problems[:MAX_PROBLEMS] + ([f"... and {more} more problems"] if more > 0 else [])
-        raise InputError("\n".join(shown))
+    if messages:
+        raise InputError("\n".join(messages))
 
 
 def read_document(path: Path, max_bytes: int) -> Document:
@@ -125,6 +145,8 @@ def read_document(path: Path, max_bytes: int) -> Document:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}:{line}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+    if text.count(",") > MAX_COMMAS:
+        raise InputError(f"{path}: more than {MAX_COMMAS} values, the limit for such a file; is it the right one?")
     twice: list[str] = []
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -17,12 +17,13 @@ POOL_FORMAT = "mars-onnx/pool/1"
 DESIGN_FORMAT = "mars-onnx/design/1"
 
 #: Limits that keep a hostile or broken file from eating the machine.
-MAX_FILE_BYTES = 16 * 2**20
+MAX_FILE_BYTES = 8 * 2**20
 MAX_ACCELERATORS = 4096
 MAX_NODES = 8192
-MAX_LINKS = 65536
+MAX_LINKS = 32768
 
 #: Names become file names (``<id>.onnx``), here and on other systems.
+MAX_NAME_LENGTH = 64
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$"
 _DEVICES = r"con|prn|aux|nul|com[0-9]|lpt[0-9]"
 RESERVED = re.compile(rf"(annotated|plan|report|trace|({_DEVICES})(\..*)?)", re.IGNORECASE)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 from mars_onnx.data import data_folder
 from mars_onnx.errors import InputError
 from mars_onnx.pool.checks import check_design_names, check_ends, check_ids, check_links, check_reach
-from mars_onnx.pool.document import Document, Place, raise_problems, read_document, suggestion
+from mars_onnx.pool.document import MAX_PROBLEMS, Document, Place, raise_problems, read_document, suggestion, unknown
 from mars_onnx.pool.format import MAX_FILE_BYTES, NAME_PATTERN, DesignEntry, DesignFile, PoolFile
 from mars_onnx.pool.messages import validate
 from mars_onnx.pool.parameters import Parameters, known_models, parameters_type
@@ -65,7 +66,7 @@ def load_pool(pool: str | Path) -> Pool:
     links = check_links(document)
     check_ends(document)
     wanted = check_design_names(document)
-    if not document.problems:
+    if document.sound:
         check_reach(document, links)
     designs: dict[str, Design] = {}
     for index, inline in enumerate(entry.designs if entry else ()):
@@ -80,12 +81,12 @@ def load_pool(pool: str | Path) -> Pool:
             if found is None:
                 known = tuple({*_available(document.path), *designs})
                 for place in places:
-                    document.add(place, f"no design is called {name!r}; {suggestion(name, known)}")
+                    document.add(place, partial(unknown, "design", name, known))
             else:
                 designs[name] = load_design(found)
         except InputError as error:
             further += str(error).splitlines()
-    raise_problems([*document.problems, *further])
+    raise_problems([*document.messages(), *further[: 2 * MAX_PROBLEMS]])
     if entry is None:  # impossible: then there are problems
         raise InputError(f"{document.path}: not a pool")
     return _pool(entry, designs)
@@ -102,7 +103,7 @@ def load_design(path: Path) -> Design:
     if entry and entry.name != path.stem:
         document.add(("name",), f"is {entry.name!r} in a file called {path.name!r}; the two should agree")
     design = _resolve(document, entry, ()) if entry else None
-    raise_problems(document.problems)
+    raise_problems(document.messages())
     if design is None:  # impossible: then there are problems
         raise InputError(f"{path}: not a design")
     return design
@@ -116,9 +117,7 @@ def _resolve(document: Document, entry: DesignEntry, at: Place) -> Design | None
         document.add((*at, "model"), str(error))
         return None
     if kind is None:
-        document.add(
-            (*at, "model"), f"no performance model is called {entry.model!r}; {suggestion(entry.model, known_models())}"
-        )
+        document.add((*at, "model"), unknown("performance model", entry.model, known_models()))
         return None
     parameters = validate(document, entry.parameters, kind, (*at, "parameters"))
     if parameters is None:

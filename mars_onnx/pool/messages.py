@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -41,7 +42,7 @@ def validate(document: Document, data: object, model: type[Model], at: Place = (
             place = tuple(error["loc"])
             if error["type"] == "too_short" and error["input"]:
                 continue  # only because entries that are wrong themselves do not count
-            document.add((*at, *place), _message(error, model, place))
+            document.add((*at, *place), partial(_message, error, model, place))
     return None
 
 

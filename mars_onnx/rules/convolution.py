@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
-from mars_onnx.rules.axes import Along, Axis, AxisRange, Ranges, Window
-from mars_onnx.rules.base import LocalGraph, OpRule, Share, Signature, TensorType, attributes_without
+from mars_onnx.rules.axes import Along, Axis, AxisRange, Ranges, Whole, Window
+from mars_onnx.rules.base import Dims, LocalGraph, OpRule, Share, Signature, TensorType, attributes_without
 from mars_onnx.rules.registry import rule
-from mars_onnx.rules.windows import resolve_pads
+from mars_onnx.rules.windows import resolve_pads, window_count
 
 #: Names of the spatial output axes, by number of spatial dimensions.
 SPATIAL_NAMES = {1: ("W",), 2: ("H", "W"), 3: ("D", "H", "W")}
@@ -75,14 +76,16 @@ class ConvRule(OpRule):
         if data is None or weight is None:
             # The share lies wholly inside the padding.
             return (bias_only(graph, TensorType(result.dtype, shape), bias if share.first else None),)
-        pads = [
-            window.pads(*share.ranges[window.axis], *share.ranges[str(window.kernel_axis)]) for window in self.windows
-        ]
-        attributes = attributes_without(self.signature, "auto_pad")
-        attributes |= {
-            "pads": (*(before for before, _ in pads), *(after for _, after in pads)),
-            "kernel_shape": tuple(share.extent(str(window.kernel_axis)) for window in self.windows),
-        }
+        attributes = attributes_without(self.signature)
+        if self.windows:
+            pads = [
+                window.pads(*share.ranges[window.axis], *share.ranges[str(window.kernel_axis)])
+                for window in self.windows
+            ]
+            attributes = attributes_without(self.signature, "auto_pad") | {
+                "pads": (*(before for before, _ in pads), *(after for _, after in pads)),
+                "kernel_shape": tuple(share.extent(str(window.kernel_axis)) for window in self.windows),
+            }
         if self.groups > 1:
             attributes["group"] = max(1, share.extent("Cout") // self._outputs_per_group)
         operands = [data, weight] if bias is None or not share.first else [data, weight, bias]
@@ -113,30 +116,44 @@ def convolution(signature: Signature) -> OpRule | None:
     strides = signature.integers("strides", (1,) * spatial)
     dilations = signature.integers("dilations", (1,) * spatial)
     pads = resolve_pads(signature, data.shape[2:], result.shape[2:], kernel, strides, dilations)
-    if pads is None:
-        return None
+    windows: tuple[Window, ...] = ()
+    if pads is not None:
+        windows = tuple(
+            Window(name, f"K{name.lower()}", kernel[i], strides[i], dilations[i], pads[i], data.shape[2 + i])
+            for i, name in enumerate(names)
+        )
+        counts = tuple(window_count(window, pads[spatial + i]) for i, window in enumerate(windows))
+        if counts != result.shape[2:]:
+            return None
+    # Where runtimes differ about the padding, images and kernels stay whole and the attributes as they are.
+    spatial_names = names if windows else ()
+    kernel_names = tuple(f"K{name.lower()}" for name in spatial_names)
     groups = signature.integer("group", 1)
     outputs_per_group = weight.shape[0] // groups
-    windows = tuple(
-        Window(name, f"K{name.lower()}", kernel[i], strides[i], dilations[i], pads[i], data.shape[2 + i])
-        for i, name in enumerate(names)
-    )
     granule = outputs_per_group if groups > 1 else 1
-    parallel = (Axis("N", data.shape[0]), Axis("Cout", weight.shape[0], granularity=granule, divisible=True))
-    spatial_axes = tuple(Axis(name, result.shape[2 + i]) for i, name in enumerate(names))
+    parallel = (Axis("N", data.shape[0]), Axis("Cout", weight.shape[0], granularity=granule, divisible=granule > 1))
+    spatial_axes = tuple(Axis(name, extent) for name, extent in zip(spatial_names, result.shape[2:], strict=False))
     reductions = (
         Axis("Cin", weight.shape[1], reduction=True),
-        *(Axis(f"K{name.lower()}", kernel[i], reduction=True) for i, name in enumerate(names)),
+        *(Axis(name, extent, reduction=True) for name, extent in zip(kernel_names, kernel, strict=False)),
     )
+
+    def rows(along: Sequence[str], extents: Sequence[int]) -> Dims:
+        return tuple(map(Along, along)) or tuple(map(Whole, extents))
+
     channels = Along("Cin") if groups == 1 else GroupedChannels(outputs_per_group, weight.shape[1])
-    weight_dims = (Along("Cout"), Along("Cin"), *(Along(f"K{name.lower()}") for name in names))
-    bias_dims = ((Along("Cout"),),) if len(signature.inputs) > 2 and signature.inputs[2] else ()
+    bias_dims: tuple[Dims | None, ...] = ((Along("Cout"),) if signature.has_input(2) else None,)
     return ConvRule(
         signature,
         axes=parallel + spatial_axes + reductions,
-        inputs=((Along("N"), channels, *windows), weight_dims, *bias_dims),
-        outputs=((Along("N"), Along("Cout"), *(Along(name) for name in names)),),
+        inputs=(
+            (Along("N"), channels, *(windows or rows((), data.shape[2:]))),
+            (Along("Cout"), Along("Cin"), *rows(kernel_names, kernel)),
+            *bias_dims,
+        )[: len(signature.inputs)],
+        outputs=((Along("N"), Along("Cout"), *rows(spatial_names, result.shape[2:])),),
         operands={0: "input", 1: "weight"},
+        work=1 if windows else prod(kernel) * prod(result.shape[2:]),
         groups=groups,
         windows=windows,
     )

@@ -23,7 +23,7 @@ from mars_onnx.rules.common import (
     whole_work,
 )
 from mars_onnx.rules.registry import rule
-from mars_onnx.rules.windows import resolve_pads
+from mars_onnx.rules.windows import resolve_pads, window_count
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,6 @@ class PoolRule(OpRule):
         return graph.op(self.signature.op_type, inputs, attributes, result_types(self.signature, share))
 
 
-def _extent(window: Window, end: int, *, rounded_up: bool) -> int:
-    """Number of windows: those that begin in the padding at the end do not count, as runtimes have it."""
-    padded = window.size + window.pad + end - (window.kernel - 1) * window.dilation - 1
-    if padded < 0:
-        return 0
-    extent = (-(-padded // window.stride) if rounded_up else padded // window.stride) + 1
-    return extent - 1 if rounded_up and (extent - 1) * window.stride >= window.size + window.pad else extent
-
-
 @rule("MaxPool", "AveragePool", "LpPool")
 def pool(signature: Signature) -> OpRule | None:
     """Pooling over windows. MaxPool's Indices are positions in the whole tensor, so with them it is not sharded."""
@@ -90,7 +81,7 @@ def pool(signature: Signature) -> OpRule | None:
     for i in range(spatial if pads is not None else 0):
         begin, end = (pads[i], pads[spatial + i]) if pads is not None else (0, 0)
         window = Window(names[2 + i], None, kernel[i], strides[i], dilations[i], begin, data[2 + i])
-        if result[2 + i] != _extent(window, end, rounded_up=rounded_up):
+        if result[2 + i] != window_count(window, end, rounded_up=rounded_up):
             # Versions of the standard differ about the last window of a ceil_mode; the rule must be sure.
             return None
         windows.append(window)

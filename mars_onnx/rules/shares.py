@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -67,7 +68,7 @@ def boxes(dims: Dims, ranges: Ranges, shape: tuple[int, ...] = ()) -> list[Box |
     for dim in dims:
         low, high = dim(ranges)
         nothing = nothing | (low >= high)
-        edges += [np.broadcast_to(low, shape).reshape(-1), np.broadcast_to(high, shape).reshape(-1)]
+        edges += [_spread(low, shape), _spread(high, shape)]
     empty = nothing.reshape(-1).tolist()
     if not dims:
         return [None if flag else () for flag in empty]
@@ -77,17 +78,41 @@ def boxes(dims: Dims, ranges: Ranges, shape: tuple[int, ...] = ()) -> list[Box |
     ]
 
 
-def share_of(rule: OpRule, ranges: Mapping[str, Range], first: bool) -> Share:
-    """The share of one member.
+def _spread(bound: IntArray, shape: tuple[int, ...]) -> IntArray:
+    return bound.reshape(-1) if bound.shape == shape else np.broadcast_to(bound, shape).reshape(-1)
+
+
+def shares_of(rule: OpRule, ranges: Sequence[Mapping[str, Range]]) -> list[Share]:
+    """The shares of many members at once; members with equal ranges get one and the same.
+
+    What counts once (a bias) counts in the shares that hold the start of every reduction axis.
 
     Args:
         rule: Rule of the node.
-        ranges: Per axis of the rule its range.
-        first: Whether the share holds the start of every reduction axis.
+        ranges: Per member and axis of the rule its range.
     """
-    arrays = {name: (np.asarray(low, np.int64), np.asarray(high, np.int64)) for name, (low, high) in ranges.items()}
+    names = [axis.name for axis in rule.axes]
+    reductions = [axis.name for axis in rule.axes if axis.reduction]
+    keys = [tuple(own[name] for name in names) for own in ranges]
+    distinct = list(dict.fromkeys(keys))
+    bounds = np.asarray(distinct, np.int64).reshape(len(distinct), len(names), 2)
+    arrays = {name: (bounds[:, place, 0], bounds[:, place, 1]) for place, name in enumerate(names)}
+    shape = (len(distinct),)
+    nowhere: list[Box | None] = [None] * len(distinct)
+    inputs = [nowhere if dims is None else boxes(dims, arrays, shape) for dims in rule.inputs]
+    outputs = [nowhere if dims is None else boxes(dims, arrays, shape) for dims in rule.outputs]
+    shares: dict[tuple[Range, ...], Share] = {}
+    for place, key in enumerate(distinct):
+        own = dict(zip(names, key, strict=True))
+        shares[key] = Share(
+            own,
+            tuple(column[place] for column in inputs),
+            tuple(column[place] for column in outputs),
+            all(own[name][0] == 0 for name in reductions),
+        )
+    return [shares[key] for key in keys]
 
-    def box(dims: Dims | None) -> Box | None:
-        return None if dims is None else boxes(dims, arrays)[0]
 
-    return Share(dict(ranges), tuple(map(box, rule.inputs)), tuple(map(box, rule.outputs)), first)
+def share_of(rule: OpRule, ranges: Mapping[str, Range], first: bool) -> Share:
+    """The share of one member, where the caller says whether what counts once counts here."""
+    return replace(shares_of(rule, [ranges])[0], first=first)

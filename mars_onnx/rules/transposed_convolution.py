@@ -129,13 +129,13 @@ def transposed_convolution(signature: Signature) -> OpRule | None:
     channels: DimMap = Along("Cin") if groups == 1 else WholeGroups(per_group, weight[0] // groups)
     rows = tuple(windows) if explicit else tuple(map(Whole, data[2:]))
     weight_rows = (channels, Along("Cout") if groups == 1 else Whole(per_group), *map(Whole, weight[2:]))
-    bias: tuple[Dims | None, ...] = ((Along("Cout"),),) if signature.has_input(2) else ()
+    bias: tuple[Dims | None, ...] = ((Along("Cout"),) if signature.has_input(2) else None,)
     parallel = list(axes_except(result, names, whole))
     parallel[1] = Axis("Cout", result[1], granularity=per_group if groups > 1 else 1)
     return TransposedConvolutionRule(
         signature,
         axes=(*parallel, *((Axis("Cin", weight[0], reduction=True),) if groups == 1 else ())),
-        inputs=((Along("N"), channels, *rows), weight_rows, *bias),
+        inputs=((Along("N"), channels, *rows), weight_rows, *bias)[: len(signature.inputs)],
         outputs=(
             (
                 Along("N"),

@@ -1,9 +1,10 @@
-"""What convolution and pooling share: padding attributes."""
+"""What convolution and pooling share: padding attributes and the number of windows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mars_onnx.rules.axes import Window
 from mars_onnx.rules.base import Signature
 
 
@@ -36,3 +37,16 @@ def resolve_pads(
         begins.append(total // 2 if mode == "SAME_UPPER" else total - total // 2)
         ends.append(total - begins[-1])
     return (*begins, *ends)
+
+
+def window_count(window: Window, end: int, *, rounded_up: bool = False) -> int:
+    """Output extent under padding ``end`` behind the data.
+
+    With ``rounded_up`` (ceil_mode) the last window may be cut short, but windows that begin in the padding at the end
+    do not count, as runtimes have it.
+    """
+    room = window.size + window.pad + end - (window.kernel - 1) * window.dilation - 1
+    if room < 0:
+        return 0
+    extent = (-(-room // window.stride) if rounded_up else room // window.stride) + 1
+    return extent - 1 if rounded_up and (extent - 1) * window.stride >= window.size + window.pad else extent

@@ -98,7 +98,8 @@ def reduce_arrays(arrays: Sequence[Array], reduction: Reduction) -> Array:
     combine = np.maximum if reduction is Reduction.MAX else np.minimum
     result = first
     for array in arrays[1:]:
-        result = combine(result, array)
+        # Of scalars numpy makes no array.
+        result = np.asarray(combine(result, array))
     return result
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -109,14 +110,13 @@ def _check_parts(
             results.append(Comparison(_where(item), f"{found}, expected {whole.dtype}{wanted}"))
             continue
         at = _slices(box)
-        # A view even of a scalar, so that writing to it writes to the part.
-        part, seen = parts[item.claim.part][at or ...], known[item.claim.part][at or ...]
+        part, seen = parts[item.claim.part][at], known[item.claim.part][at]
         if seen.any():
             peers = compare_array(f"{_where(item)}, against its replicas", part[seen], item.array[seen], rtol, atol)
             results += [] if peers.passed else [peers]
         part[...] = np.where(seen, part, item.array)
         seen[...] = True
-    complete = np.logical_and.reduce(known)
+    complete = np.asarray(np.logical_and.reduce(known))
     total = reduce_arrays(parts, reduction)
     scale = max(_scale(array) for array in (whole, *parts))
     for item in items:
@@ -144,8 +144,9 @@ def _inside(box: Box, shape: tuple[int, ...]) -> bool:
     )
 
 
-def _slices(box: Box) -> tuple[slice, ...]:
-    return tuple(slice(start, stop) for start, stop in box)
+def _slices(box: Box) -> tuple[Any, ...]:
+    """Index of a box; the ellipsis makes the result a view even of a scalar."""
+    return (*(slice(start, stop) for start, stop in box), ...)
 
 
 def _scale(array: Array) -> float:

@@ -83,10 +83,14 @@ Observer = Callable[[Claim, Array], None]
 
 @dataclass(slots=True)
 class _Program:
-    """Steps with their sessions (``None`` for a communication) and the values nobody needs after each step."""
+    """Steps with their sessions (``None`` for a communication) and the values nobody needs after each step.
+
+    ``fed`` are the weights that a session takes as inputs.
+    """
 
     steps: list[tuple[Step, ort.InferenceSession | None]]
     drops: list[tuple[str, ...]]
+    fed: dict[str, dict[str, ort.OrtValue]]
 
 
 class PartitionExecutor:
@@ -120,16 +124,18 @@ class PartitionExecutor:
             return
         keep = set(self.claims) if observe else set()
         steps: list[tuple[Step, ort.InferenceSession | None]] = []
+        fed: dict[str, dict[str, ort.OrtValue]] = {}
         for step in cut(self.model, keep):
             session = None
             if isinstance(step, Segment):
-                proto, large = segment_model(self.model, step)
+                part = segment_model(self.model, step, feed_weights=not self.options.prepack)
+                fed[step.name] = {name: self._weights.get(name, tensor) for name, tensor in part.fed.items()}
                 try:
-                    session = make_session(proto, large, self._weights, self.options)
+                    session = make_session(part.proto, part.large, self._weights, self.options)
                 except RUNTIME_ERRORS as error:
                     raise RunError(f"{_place(step)}: ONNX Runtime refuses it: {error}") from error
             steps.append((step, session))
-        self._programs[observe] = _Program(steps, _drops([step for step, _ in steps], self.outputs))
+        self._programs[observe] = _Program(steps, _drops([step for step, _ in steps], self.outputs), fed)
 
     def run(self, inputs: Mapping[str, Array], observe: Observer | None = None) -> dict[str, Array]:
         """Run once.
@@ -155,7 +161,10 @@ class PartitionExecutor:
         wanted = set(self.outputs)
         results = {name: self._constant_or(values, name) for name in wanted if self._known(values, name)}
         for (step, session), drops in zip(program.steps, program.drops, strict=True):
-            made = self._segment(step, session, values) if session is not None else self._communicate(step, values)
+            if session is not None:
+                made = self._segment(step, session, values, program.fed[step.name])
+            else:
+                made = self._communicate(step, values)
             for name, value in made.items():
                 if observe is not None and name in self.claims:
                     observe(self.claims[name], as_array(value, name))
@@ -191,12 +200,18 @@ class PartitionExecutor:
         return {name: inputs[name] for name in self.inputs}
 
     def _segment(
-        self, step: Step, session: ort.InferenceSession, values: Mapping[str, Array | ort.OrtValue]
+        self,
+        step: Step,
+        session: ort.InferenceSession,
+        values: Mapping[str, Array | ort.OrtValue],
+        fed: Mapping[str, ort.OrtValue],
     ) -> dict[str, Array | ort.OrtValue]:
         if not isinstance(step, Segment):
             raise InvariantError(f"{step.name} is no segment")
         binding = session.io_binding()
         alive = [bind_input(binding, name, values[name]) for name in step.inputs]
+        for name, weight in fed.items():
+            binding.bind_ortvalue_input(name, weight)
         arrays = [bind_output(binding, str(v.name), v.dtype, static_shape(v)) for v in step.output_values]
         try:
             session.run_with_iobinding(binding)

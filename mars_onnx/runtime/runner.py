@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from mars_onnx.errors import InputError, InvariantError, MarsError, RunError
+from mars_onnx.geometry import Box
 from mars_onnx.runtime.executor import Claim, PartitionExecutor
 from mars_onnx.runtime.plan_file import PlanFile, load_plan
 from mars_onnx.runtime.sessions import ExecutorOptions
@@ -125,7 +127,8 @@ class PartitionRunner:
                 work(rank)
             except Exception as error:  # noqa: BLE001 - whatever ends this thread has to end the others too
                 failures.append((rank, error))
-                endpoint.abort(f"accelerator {self._names[rank]} (rank {rank}): {error}")
+                text = str(error) if isinstance(error, MarsError) else f"{type(error).__name__}: {error}"
+                endpoint.abort(f"accelerator {self._names[rank]} (rank {rank}): {text}")
             finally:
                 endpoint.close()
 
@@ -138,8 +141,7 @@ class PartitionRunner:
             # The fabric keeps the first message; the other ranks only repeat it.
             cause = failures[0][1]
             kind = type(cause) if isinstance(cause, MarsError) else RunError
-            text = str(cause) if isinstance(cause, MarsError) else f"{type(cause).__name__}: {cause}"
-            raise kind(fabric.failure or text) from cause
+            raise kind(fabric.failure or str(cause)) from cause
 
     def _check_names(self) -> None:
         for tensors, kind in ((self.plan.inputs, "input"), (self.plan.outputs, "output")):
@@ -169,7 +171,7 @@ class PartitionRunner:
     def _scatter(self, rank: int, inputs: Mapping[str, Array]) -> dict[str, Array]:
         wanted = self._executors[rank].inputs
         return {
-            tensor.tensor: inputs[tensor.tensor][tuple(slice(*pair) for pair in held.box)]
+            tensor.tensor: inputs[tensor.tensor][_slices(held.box)]
             for tensor in self.plan.inputs
             for held in tensor.boxes
             if held.rank == rank and tensor.tensor in wanted
@@ -187,9 +189,14 @@ class PartitionRunner:
                         f"accelerator {self._names[held.rank]} (rank {held.rank}): output {tensor.tensor} is "
                         f"{piece.dtype}{list(piece.shape)}, the plan says {tensor.dtype}{list(shape)}"
                     )
-                whole[tuple(slice(*pair) for pair in held.box)] = piece
+                whole[_slices(held.box)] = piece
             outputs[tensor.tensor] = whole
         return outputs
+
+
+def _slices(box: Box) -> tuple[Any, ...]:
+    """Index of a box; the ellipsis makes the result an array even of a scalar."""
+    return (*(slice(start, stop) for start, stop in box), ...)
 
 
 def load_partition(model: ir.Model | str | Path) -> ir.Model:

@@ -17,7 +17,10 @@ from mars_onnx.comm import DOMAIN, Communication, communication_of, is_communica
 from mars_onnx.errors import InvariantError
 
 INLINE_BYTES = 1024
-"""Initializers up to this size are written into the segment; larger ones are shared between all segments by name."""
+"""Initializers up to this size are written into the segment; larger ones are handed to the session by name."""
+
+SHARED_BYTES = 256 * 1024
+"""Weights from this size on can be fed as inputs, so that no session copies them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +137,32 @@ def cut(model: ir.Model, keep: Collection[str] = ()) -> tuple[Step, ...]:
     return tuple(_steps(groups, order, wanted, constant))
 
 
-def segment_model(model: ir.Model, segment: Segment) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
-    """A segment as a model of its own, and its large initializers, which the model names but does not contain."""
+@dataclass(frozen=True, slots=True)
+class SegmentModel:
+    """A segment as a model of its own.
+
+    Attributes:
+        proto: The model, without the data of large initializers.
+        large: Initializers that the model names but does not contain.
+        fed: Initializers that have become inputs of the model.
+    """
+
+    proto: onnx.ModelProto
+    large: dict[str, ir.TensorProtocol]
+    fed: dict[str, ir.TensorProtocol]
+
+
+def segment_model(model: ir.Model, segment: Segment, feed_weights: bool = False) -> SegmentModel:
+    """A segment as a model of its own.
+
+    Args:
+        model: The partition it was cut from.
+        segment: Which segment.
+        feed_weights: Make large floating-point initializers inputs. ONNX Runtime copies an initializer, even one that
+            it is given in memory. It can be told to keep the caller's memory, but then it computes wrong numbers where
+            an optimisation has changed the initializer in place (it transposes them, for one). An input is not copied
+            and not changed.
+    """
     proto = onnx.ModelProto(ir_version=model.ir_version, producer_name="mars_onnx")
     for domain, version in model.opset_imports.items():
         if domain != DOMAIN:
@@ -147,15 +174,25 @@ def segment_model(model: ir.Model, segment: Segment) -> tuple[onnx.ModelProto, d
     graph.input.extend(_value_info(value) for value in segment.input_values)
     graph.output.extend(_value_info(value) for value in segment.output_values)
     large: dict[str, ir.TensorProtocol] = {}
+    fed: dict[str, ir.TensorProtocol] = {}
     for value in segment.initializers:
-        tensor = value.const_value
+        tensor, name = value.const_value, _name(value)
         if tensor is None:
-            raise InvariantError(f"initializer {value.name} has no data")
-        graph.initializer.append(initializer_proto(_name(value), tensor, large))
+            raise InvariantError(f"initializer {name} has no data")
+        if feed_weights and tensor.nbytes >= SHARED_BYTES and tensor.dtype in _FEEDABLE:
+            fed[name] = tensor
+            shape = list(tensor.shape.numpy())
+            graph.input.append(onnx.helper.make_tensor_value_info(name, int(tensor.dtype), shape))
+        else:
+            graph.initializer.append(initializer_proto(name, tensor, large))
     for function in model.functions.values():
         if function.domain != DOMAIN:
             proto.functions.append(ir.serde.serialize_function(function))
-    return proto, large
+    return SegmentModel(proto, large, fed)
+
+
+_FEEDABLE = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+"""No integers: kernels may want those as constants (indices, quantised weights)."""
 
 
 def initializer_proto(name: str, tensor: ir.TensorProtocol, large: dict[str, ir.TensorProtocol]) -> onnx.TensorProto:

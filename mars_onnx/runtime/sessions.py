@@ -51,13 +51,13 @@ _LEVELS = {
 class ExecutorOptions:
     """How sessions are built.
 
-    The defaults are for many partitions in one process: no copy of a weight is made. ``prepack=True`` and
-    ``optimization="all"`` compute faster and hold every convolution and matrix weight a second time per session.
+    The defaults are for many partitions in one process: no copy of a large weight is made. With ``prepack=True``
+    weights are constants of the sessions, which then copy them, can fold them, and keep them in kernels' own forms.
 
     Attributes:
         threads: Threads inside an operator, per partition.
         optimization: Graph optimisation of ONNX Runtime.
-        prepack: Whether kernels may keep weights in a form of their own.
+        prepack: Whether sessions may keep weights, in a form of their own.
         arena: Whether every session keeps the memory it has once needed.
     """
 
@@ -101,7 +101,8 @@ def make_session(
     settings.inter_op_num_threads = 1
     settings.graph_optimization_level = _LEVELS[options.optimization]
     settings.enable_cpu_mem_arena = options.arena
-    settings.log_severity_level = 3
+    # What goes wrong is raised; printed as well, it would be said twice.
+    settings.log_severity_level = 4
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not options.prepack:
         settings.add_session_config_entry("session.disable_prepacking", "1")

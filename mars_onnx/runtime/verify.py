@@ -1,4 +1,4 @@
-"""Do the partitions, run together, compute what the original computes?"""
+"""Whether the partitions, run together, compute what the original computes."""
 
 from __future__ import annotations
 

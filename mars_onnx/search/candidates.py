@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 from itertools import permutations
 
 from mars_onnx.errors import InputError
@@ -17,7 +17,8 @@ _PAIRED_AXES = 3
 _SHORTEST_REDUCTION = 16
 
 
-def candidates(signature: Signature, members: tuple[int, ...], weights: Sequence[int]) -> list[Strategy]:
+@lru_cache(maxsize=65536)
+def candidates(signature: Signature, members: tuple[int, ...], weights: tuple[int, ...]) -> tuple[Strategy, ...]:
     """Whole, every axis alone, and pairs of parallel axes, as far as the rule allows them.
 
     Args:
@@ -29,10 +30,10 @@ def candidates(signature: Signature, members: tuple[int, ...], weights: Sequence
     count = len(members)
     found = [WHOLE]
     if count > 1:
-        found += [_split((axis, tuple(weights))) for axis in _axes(rule)]
+        found += [_split((axis, weights)) for axis in _axes(rule)]
         if len(set(weights)) == 1:
             found += _pairs(rule, count)
-    return [strategy for strategy in found if _applies(signature, strategy, members)]
+    return tuple(strategy for strategy in found if _applies(signature, strategy, members))
 
 
 def _axes(rule: OpRule) -> list[str]:

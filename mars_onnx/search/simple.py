@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from mars_onnx.cost.interconnect import Interconnect
-from mars_onnx.cost.shares import share_seconds
+from mars_onnx.cost.shares import share_seconds, twin
 from mars_onnx.geometry import Layout, intersect, volume
 from mars_onnx.pool.topology import Design, Pool
 from mars_onnx.rules.base import Signature, TensorType
@@ -80,8 +80,8 @@ def _designs(pool: Pool, members: tuple[int, ...], layers: Iterable[Layer]) -> t
     )
 
 
-@lru_cache(maxsize=65536)
 def _whole_seconds(pool: Pool, rank: int, design: str, signature: Signature) -> float:
+    rank = twin(pool, rank)
     return share_seconds(pool, signature, WHOLE, (rank,), (design,))[0]
 
 
@@ -110,7 +110,7 @@ def _greedy(problem: Problem, pool: Pool, written: Mapping) -> tuple[Mapping, fl
         options = (
             candidates(layer.signature, own.members, _speeds(pool, own, layer.signature))
             if open_
-            else [choice.strategy]
+            else (choice.strategy,)
         )
         best: tuple[float, Strategy, Sharding] | None = None
         for strategy in options:

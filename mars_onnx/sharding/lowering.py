@@ -6,7 +6,7 @@ three cannot disagree.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
@@ -17,7 +17,7 @@ from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
 from mars_onnx.rules.axes import Axis
 from mars_onnx.rules.base import OpRule, Share, Signature
 from mars_onnx.rules.registry import rule_for
-from mars_onnx.rules.shares import cut, share_of
+from mars_onnx.rules.shares import cut, shares_of
 from mars_onnx.sharding.strategy import Placement, Resolution, Ring, Strategy
 
 MemberRanges = dict[str, tuple[int, int]]
@@ -101,7 +101,7 @@ def lower(signature: Signature, strategy: Strategy, members: tuple[int, ...]) ->
     """
     rule = rule_for(signature)
     ranges = _member_ranges(rule, strategy, len(members))
-    shares = tuple(_share(rule, own) for own in ranges)
+    shares = _shares(rule, ranges)
     ring = _ring(rule, strategy.ring, members, ranges, shares) if strategy.ring else None
     phases = _phases(rule, ring, members, ranges) if ring else tuple((share,) for share in shares)
     for share in {id(s): s for own in phases for s in own if s is not None}.values():
@@ -160,11 +160,10 @@ def _member_ranges(rule: OpRule, strategy: Strategy, count: int) -> list[MemberR
     return ranges
 
 
-def _share(rule: OpRule, ranges: Mapping[str, tuple[int, int]] | None) -> Share | None:
-    """One member's share. What counts once counts in the share that starts every reduction."""
-    if ranges is None:
-        return None
-    return share_of(rule, ranges, all(ranges[axis.name][0] == 0 for axis in rule.axes if axis.reduction))
+def _shares(rule: OpRule, ranges: Sequence[MemberRanges | None]) -> tuple[Share | None, ...]:
+    """Per member its share, ``None`` where it has no ranges."""
+    shares = iter(shares_of(rule, [own for own in ranges if own is not None]))
+    return tuple(None if own is None else next(shares) for own in ranges)
 
 
 def _parts(
@@ -229,12 +228,8 @@ def _ring(
         own = ranges[group[0]]
         if share is None or own is None:
             raise InputError(f"{ring}: a ring of members with nothing to do")
-        pieces.append(
-            tuple(
-                part.inputs[operand] if (part := _piece_share(rule, own, axis, piece)) else None
-                for piece in _pieces(axis, own[axis.name], len(group))
-            )
-        )
+        parts = _shares(rule, _piece_ranges(axis, own, len(group)))
+        pieces.append(tuple(part.inputs[operand] if part else None for part in parts))
     return RingPlan(
         operand, axis, tuple(tuple(members[position] for position in group) for group in positions), tuple(pieces)
     )
@@ -271,8 +266,10 @@ def _pieces(axis: Axis, within: tuple[int, int], count: int) -> list[tuple[int, 
     return [(low + start, low + stop) for start, stop in cut(local, (1,) * count)]
 
 
-def _piece_share(rule: OpRule, own: MemberRanges, axis: Axis, piece: tuple[int, int]) -> Share | None:
-    return None if piece[0] >= piece[1] else _share(rule, own | {axis.name: piece})
+def _piece_ranges(axis: Axis, own: MemberRanges, count: int) -> list[MemberRanges | None]:
+    """A member's ranges with one axis cut in pieces; ``None`` for an empty piece."""
+    pieces = _pieces(axis, own[axis.name], count)
+    return [own | {axis.name: (low, high)} if low < high else None for low, high in pieces]
 
 
 def _phases(
@@ -286,9 +283,8 @@ def _phases(
             phases.append((None,))
             continue
         group, start = place[rank]
-        pieces = _pieces(ring.axis, own[ring.axis.name], len(group))
-        order = pieces[start:] + pieces[:start]
-        phases.append(tuple(_piece_share(rule, own, ring.axis, piece) for piece in order))
+        pieces = _piece_ranges(ring.axis, own, len(group))
+        phases.append(_shares(rule, pieces[start:] + pieces[:start]))
     return tuple(phases)
 
 
@@ -323,12 +319,10 @@ def _scatter(
 ) -> Layout:
     """Every holder of a box of partial sums keeps, reduced, one piece of it; replicas of a part keep the same."""
     axis = rule.axis(strategy.scatter_axis or "")
-    boxes: list[Box | None] = []
-    for own, part in zip(ranges, layout.parts, strict=True):
-        if own is None or axis is None:
-            boxes.append(None)
-            continue
-        piece = _pieces(axis, own[axis.name], layout.num_parts)[part]
-        share = _piece_share(rule, own, axis, piece)
-        boxes.append(share.outputs[output] if share else None)
-    return Layout(layout.shape, members, tuple(boxes))
+    kept = [
+        None if own is None or axis is None else _piece_ranges(axis, own, layout.num_parts)[part]
+        for own, part in zip(ranges, layout.parts, strict=True)
+    ]
+    return Layout(
+        layout.shape, members, tuple(share.outputs[output] if share else None for share in _shares(rule, kept))
+    )

@@ -19,7 +19,8 @@ def static_shape(value: ir.Value) -> tuple[int, ...] | None:
 
     An opaque value (its shape depends on data, or nothing is known about its operator) is computed whole.
     """
-    if value.shape is None or not value.shape.is_static():
+    is_tensor = value.type is None or isinstance(value.type, ir.TensorType)
+    if not is_tensor or value.shape is None or not value.shape.is_static():
         return None
     return tuple(int(dim) for dim in value.shape)  # type: ignore[arg-type]
 

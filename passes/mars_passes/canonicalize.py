@@ -27,6 +27,7 @@ from mars_passes.canonical.normalization import fold_normalizations
 from mars_passes.canonical.refusals import refuse_unrepeatable
 
 _IR_VERSION = 10
+_OPSET = 20
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,10 @@ class Canonicalize(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         before = _State.of(model)
         model.ir_version = max(model.ir_version or 0, _IR_VERSION)
-        inline_functions(model)
+        # A model of other domains' operators alone may lack it, but an Identity may have to be added.
+        model.opset_imports.setdefault("", _OPSET)
         refuse_unrepeatable(model)
+        inline_functions(model)
         if not self.keep_metadata:
             strip_exporter_metadata(model)
         sort(model)

@@ -418,6 +418,53 @@ def test_what_is_not_repeatable_is_refused(nodes: str, message: str) -> None:
         Canonicalize()(found)
 
 
+def test_partitions_are_refused() -> None:
+    found = model("(float[2] x) => (float[2] y) { y = Relu (x) }")
+    (node,) = found.graph
+    node.domain, node.op_type = "org.mars_onnx.comm", "AllReduce"
+    with pytest.raises(InputError, match="is a communication operator, so this model is a partition"):
+        Canonicalize()(found)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ("y = Reshape (x, s)", r"would make the shape \[2, 3\] of \[4, 3\], which has another number of elements"),
+        ("y = Add (x, two)", "with the dimensions N=4, shapes in the model do not fit together: .*Add"),
+    ],
+)
+def test_bound_sizes_that_the_model_cannot_take_are_refused(nodes: str, message: str) -> None:
+    found = model(f"(float[N,3] x) => (float[N,3] y) <int64[2] s = {{2, 3}}> {{ {nodes} }}", {"two": (2, 3)})
+    with pytest.raises(InputError, match=message):
+        Canonicalize(dim=("N=4",))(found)
+
+
+@pytest.mark.parametrize("opset", [7, 9, 11, 12, 13, 15, 18, 21, 23, 28])
+def test_every_opset(opset: int) -> None:
+    found = check(
+        model(
+            """(float[1,3,5,5] x) => (float[1,N] y) {
+                c = Conv (x, w)
+                n = BatchNormalization (c, s, b, m, v)
+                d = Dropout (n)
+                shape = Shape (d)
+                zero = Constant <value = int64 {0}> ()
+                rows = Gather (shape, zero)
+                one = Constant <value = int64[1] {1}> ()
+                row = Reshape (rows, one)
+                rest = Constant <value = int64[1] {-1}> ()
+                target = Concat <axis = 0> (row, rest)
+                r = Reshape (d, target)
+                y = Softmax (r)
+            }""",
+            {"w": (4, 3, 3, 3)} | NORMALIZATION,
+            opset=opset,
+        )
+    )
+    assert [node.op_type for node in found.graph] == ["Conv", "Reshape", "Softmax"]
+    assert found.opset_imports[""] == opset
+
+
 def test_cycle_is_refused() -> None:
     found = model("(float[2] x) => (float[2] y) { a = Add (x, x) b = Relu (a) y = Neg (b) }")
     add, relu, _ = found.graph

@@ -136,6 +136,15 @@ def test_schema_speaks_of_every_key_and_its_limits() -> None:
     assert design["allOf"][0]["then"] == {"properties": {"parameters": {"$ref": "#/$defs/RooflineParameters"}}}
 
 
+def test_the_example_in_the_documentation_loads(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "pools.md").read_text(encoding="utf-8")
+    pool, design = (part.split("```")[0] for part in text.split("```json\n")[1:])
+    (tmp_path / "pool.json").write_text(pool)
+    assert load_pool(tmp_path / "pool.json").size == 2
+    (tmp_path / "winograd.json").write_text(design)
+    assert load_design(tmp_path / "winograd.json").name == "winograd"
+
+
 def test_loading_does_not_import_networkx() -> None:
     code = "import sys; from mars_onnx.pool import load_pool; load_pool('fpga_pool'); print('networkx' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -494,7 +494,7 @@ def pad(op_type: str, rng: Rng) -> Case:
 def resize(op_type: str, rng: Rng) -> Case:
     opset = opset_for(op_type, rng, 10 if op_type == "Resize" else 7)
     shape = (*extents(rng, 2, most=4), *(int(v) for v in rng.integers(2, 6, 2)))
-    scales = [1.0, 1.0, float(pick(rng, 1.0, 2.0, 3.0)), float(pick(rng, 1.0, 2.0, 1.5))]  # type: ignore[arg-type]
+    scales = [1.0, 1.0, float(pick(rng, 1.0, 2.0, 3.0)), float(pick(rng, 1.0, 2.0, 4.0, 1.5, 0.5))]  # type: ignore[arg-type]
     attributes: dict[str, object] = {"mode": pick(rng, "nearest", "linear")}
     factors = Operand(values=np.asarray(scales, np.float32), constant=True)
     if op_type == "Upsample":
@@ -503,12 +503,13 @@ def resize(op_type: str, rng: Rng) -> Case:
         return Case(op_type, opset, [Operand(shape), factors], attributes)
     if opset < 11:
         return Case(op_type, opset, [Operand(shape), factors], attributes)
-    attributes["coordinate_transformation_mode"] = pick(rng, "half_pixel", "asymmetric", "align_corners")
-    nothing = Operand(values=np.zeros(0, np.float32), constant=True)
+    attributes["coordinate_transformation_mode"] = pick(rng, "half_pixel", "asymmetric", "align_corners", None)
+    attributes["nearest_mode"] = pick(rng, None, "floor", "ceil", "round_prefer_ceil")
+    nothing = Operand(values=np.zeros(0, np.float32), constant=True) if opset < 13 or rng.random() < 0.5 else None
     if rng.random() < 0.5:
         return Case(op_type, opset, [Operand(shape), nothing, factors], attributes)
     sizes = [int(extent * scale) for extent, scale in zip(shape, scales, strict=True)]
-    absent = nothing if opset < 13 else None
+    absent = nothing
     if opset >= 18 and rng.random() < 0.5:
         return Case(op_type, opset, [Operand(shape), None, None, ints(sizes[2:])], attributes | {"axes": [2, 3]})
     return Case(op_type, opset, [Operand(shape), absent, absent, ints(sizes)], attributes)

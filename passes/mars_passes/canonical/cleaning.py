@@ -32,7 +32,7 @@ def separate_initializers_from_inputs(model: ir.Model) -> None:
 
 
 def lift_constants(model: ir.Model) -> None:
-    """Make Constant nodes initializers (a sparse one is left for folding, the output of a subgraph as it is)."""
+    """Make Constant nodes initializers (but not where one is the output of a subgraph)."""
     for graph in model.graphs():
         for node in list(graph):
             if node.domain != "" or node.op_type != "Constant":

@@ -79,7 +79,7 @@ def _constant_shape(node: ir.Node) -> np.ndarray | None:
 def _is_constant(node: ir.Node, pending: set[ir.Value]) -> bool:
     if node.domain != "" or node.op_type in _KEPT or next(subgraphs(node), None) is not None:
         return False
-    if not node.inputs and node.op_type != "Constant":
+    if not node.inputs:
         return False
     if node.op_type == "Identity" and node.outputs[0].is_graph_output():
         return False

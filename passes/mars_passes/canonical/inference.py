@@ -1,5 +1,6 @@
 """Shapes and types of all values, through onnx.shape_inference on a skeleton of the model."""
 
+import math
 from collections.abc import Mapping
 
 import onnx
@@ -7,6 +8,8 @@ import onnx_ir as ir
 
 from mars_onnx.errors import InputError
 from mars_onnx.skeleton import skeleton
+from mars_onnx.stages.canonical import describe, static_shape
+from mars_passes.canonical.bindings import BOUND
 
 # What can be known of a value: its type and its shape.
 Known = tuple[ir.TypeProtocol | None, ir.Shape | None]
@@ -16,13 +19,9 @@ def infer_shapes(model: ir.Model) -> None:
     """Set type and shape of every value as far as they can be known, over what is known already.
 
     Raises:
-        InputError: Two shapes contradict each other, for example because a bound dimension does not fit.
+        InputError: Shapes contradict each other, usually because a bound dimension does not fit.
     """
-    try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton(model), data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
-        raise InputError(f"the shapes in the model contradict each other: {error}") from error
-    inferred_model = ir.from_proto(inferred)
+    inferred_model = ir.from_proto(_inferred(model))
     for graph, inferred_graph in zip(model.graphs(), inferred_model.graphs(), strict=True):
         found = ir.convenience.create_value_mapping(inferred_graph)
         for node in graph:
@@ -31,6 +30,34 @@ def infer_shapes(model: ir.Model) -> None:
                 if other is not None:
                     value.type = other.type or value.type
                     value.shape = _merge(other.shape, value.shape)
+    for node in model.graph:
+        _check_reshape(node)
+
+
+def _inferred(model: ir.Model) -> onnx.ModelProto:
+    proto = skeleton(model)
+    try:
+        return onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        if BOUND in model.metadata_props:
+            sizes = model.metadata_props[BOUND]
+            raise InputError(
+                f"with the dimensions {sizes}, shapes in the model do not fit together: {error}"
+            ) from error
+    # Nothing was bound, so the file is as its maker left it; what one operator hides is opaque.
+    return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+
+
+def _check_reshape(node: ir.Node) -> None:
+    """Inference does not count elements; a shape written into the model may not fit the size that was bound."""
+    if node.domain != "" or node.op_type != "Reshape" or node.inputs[0] is None:
+        return
+    before, after = static_shape(node.inputs[0]), static_shape(node.outputs[0])
+    if before is not None and after is not None and math.prod(before) != math.prod(after):
+        raise InputError(
+            f"{describe(node)} would make the shape {list(after)} of {list(before)}, which has another number of "
+            "elements; the model was exported for fixed sizes: give these, or export it with dynamic ones"
+        )
 
 
 def forget_inferable(model: ir.Model) -> Mapping[ir.Value, Known]:

@@ -1,4 +1,4 @@
-"""What cannot be partitioned at all: operators that give other values on every run, or that train."""
+"""What cannot be partitioned: operators that give other values on every run, that train, that communicate."""
 
 import onnx_ir as ir
 
@@ -7,6 +7,7 @@ from mars_onnx.stages.canonical import NONDETERMINISTIC, describe
 
 _TRAINING_MODE_ATTRIBUTE_SINCE = 14
 _TRAINING_MODE_INPUT = 2
+_COMMUNICATION = "org.mars_onnx.comm"
 
 
 def refuse_unrepeatable(model: ir.Model) -> None:
@@ -17,6 +18,11 @@ def refuse_unrepeatable(model: ir.Model) -> None:
     """
     for graph in [*model.graphs(), *(function.graph for function in model.functions.values())]:
         for node in graph:
+            if node.domain == _COMMUNICATION:
+                raise InputError(
+                    f"{describe(node)} is a communication operator, so this model is a partition or was sharded "
+                    "already; give the original model"
+                )
             if node.domain == "":
                 _refuse(node, model.opset_imports.get("", 0))
 

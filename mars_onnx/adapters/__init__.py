@@ -1,0 +1,1 @@
+"""Bridges to other libraries' representations of a model, imported only when used."""
