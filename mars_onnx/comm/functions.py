@@ -80,12 +80,8 @@ def _body(opset: int, takes_data: bool, gives_data: bool, shaped: bool) -> list[
     if gives_data and not shaped:
         lines.append("y = Identity (x)")
     elif gives_data:
-        lines += _zeros(opset)
-        lines.append("zeros_flat = Reshape (zeros, minus_one)")
-        lines.append("nothing_typed = Cast <to: int = @dtype> (nothing_int)")
-        lines.append("joined = Concat <axis = 0> (zeros_flat, nothing_typed)")
-        # Without allowzero a 0 in the shape would mean "as the input has it".
-        lines.append(f"y = Reshape {'<allowzero = 1> ' if opset >= 14 else ''}(joined, wanted)")
+        lines += _wanted(opset)
+        lines += _filled(opset)
     return lines
 
 
@@ -105,13 +101,37 @@ def _empty_slice(opset: int, value: str) -> str:
     return f"Slice <axes = [0], starts = [0], ends = [0]> ({value})"
 
 
-def _zeros(opset: int) -> list[str]:
-    """``wanted``, the shape as a tensor, and ``zeros`` of that shape and the attribute ``dtype``."""
+def _wanted(opset: int) -> list[str]:
+    """``wanted``, the attribute ``shape`` as a tensor."""
     if opset >= 12:
-        zeros = ["wanted = Constant <value_ints: ints = @shape> ()", "zeros_float = ConstantOfShape (wanted)"]
+        return ["wanted = Constant <value_ints: ints = @shape> ()"]
+    # Before opset 12 no Constant takes a list of integers, so the only stock operators that make a tensor of a shape
+    # given as an attribute are the random ones; from 0 to 0 they are not random.
+    zeros = "zeros_float = RandomUniform <shape: ints = @shape, low = 0.0, high = 0.0> ()"
+    return [zeros, "wanted = Shape (zeros_float)"]
+
+
+def _filled(opset: int) -> list[str]:
+    """``y``: zeros of the shape ``wanted`` and the attribute ``dtype``, which depend on ``nothing_int``."""
+    if opset < 8:
+        # There is no Expand. A Reshape takes a 0 in the shape to mean "as the input has it": no empty pieces here.
+        return [
+            "zeros = Cast <to: int = @dtype> (zeros_float)",
+            "zeros_flat = Reshape (zeros, minus_one)",
+            "nothing_typed = Cast <to: int = @dtype> (nothing_int)",
+            "joined = Concat <axis = 0> (zeros_flat, nothing_typed)",
+            "y = Reshape (joined, wanted)",
+        ]
+    if opset >= 9:
+        scalar = ["scalar = Constant <value = int64[0] {}> ()"]
     else:
-        # Before opset 12 no Constant takes a list of integers, so the only stock operators that make a tensor of a
-        # shape given as an attribute are the random ones; from 0 to 0 they are not random.
-        zeros = ["zeros_float = RandomUniform <shape: ints = @shape, low = 0.0, high = 0.0> ()"]
-        zeros += ["wanted = Shape (zeros_float)"]
-    return [*zeros, "zeros = Cast <to: int = @dtype> (zeros_float)"]
+        scalar = ["scalar_float = Constant <value = float[0] {}> ()", "scalar = Cast <to = 7> (scalar_float)"]
+    return [
+        *scalar,
+        *_integer(opset, "one_zero", 0),
+        "joined = Concat <axis = 0> (one_zero, nothing_int)",
+        "single = Reshape (joined, scalar)",
+        # As integers, since Expand is not there for all element types.
+        "zeros_int = Expand (single, wanted)",
+        "y = Cast <to: int = @dtype> (zeros_int)",
+    ]

@@ -97,8 +97,7 @@ class Transcriber:
 def local_operator(collective: Collective, member: int, tag: int, dtype: ir.DataType) -> Communication:
     """The operator that a member of the group has in its file."""
     group = collective.group
-    taken = collective.outputs[member]
-    shape = () if taken is None else box_shape(taken.box)
+    shape = _output_shape(collective, member)
     axis = collective.axis or 0
     match collective.pattern:
         case Pattern.SEND_RECV:
@@ -130,6 +129,19 @@ def local_operator(collective: Collective, member: int, tag: int, dtype: ir.Data
             return HaloExchange(tag, group, shape, dtype, axis=axis, held=held, need=need)
         case Pattern.SHIFT:
             return Shift(tag, group, shape, dtype, offset=collective.offset)
+
+
+def _output_shape(collective: Collective, member: int) -> tuple[int, ...]:
+    """Shape of what a member gets; who only gives to a ReduceScatter or AllToAll gets a piece of extent zero."""
+    taken = collective.outputs[member]
+    if taken is not None:
+        return box_shape(taken.box)
+    pieces = [output for output in collective.outputs if output is not None]
+    if collective.pattern is Pattern.SEND_RECV or not pieces:
+        return ()
+    axis = collective.split_axis if collective.pattern is Pattern.ALL_TO_ALL else collective.axis
+    shape = box_shape(pieces[0].box)
+    return tuple(0 if dim == axis else extent for dim, extent in enumerate(shape))
 
 
 def _extents(fragments: Iterable[Fragment | None], axis: int) -> tuple[int, ...]:
