@@ -35,6 +35,7 @@ _MODULES = (
     "movement",
     "normalization",
     "pooling",
+    "quantization",
     "reductions",
     "reshape",
     "slicing",
