@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from mars_onnx.cost.price import Price, price
 from mars_onnx.emission.finish import Partitions
-from mars_onnx.errors import CapacityError, InvariantError
+from mars_onnx.errors import CapacityError, InputError, InvariantError, UsageError
 from mars_onnx.loading import load_model
 from mars_onnx.pipeline.callbacks import VerifyStages
 from mars_onnx.pipeline.runner import Callback, PassRun, run_pipeline
@@ -31,6 +31,7 @@ from mars_onnx.runtime.schedule import check_schedule
 from mars_onnx.runtime.verify import Verification, verify
 from mars_onnx.sharding.mapping import Mapping
 from mars_onnx.stages import attachments
+from mars_onnx.stages.sharded import verify_sharded, without_redistribution
 from mars_onnx.stages.verifiers import VERIFIERS
 
 DEFAULT_PIPELINE = "canonicalize,select-accelerators,insert-sharding,emit-partitions"
@@ -169,10 +170,10 @@ def run(
 ) -> Compilation:
     """Run a pipeline that ends with partitions on a loaded model, which it changes."""
     attachments.set_pool(work, pool)
-    keep = _Keep()
+    keep = _Keep(_mapped_before(work))
     run_pipeline(work, pipeline.passes, [verify_stages(), keep, *callbacks])
     if keep.mapped is None:
-        raise InvariantError("the pipeline has no pass that leaves a mapped model")
+        raise UsageError("the pipeline has no select-accelerators, and the model has no mapping from an earlier one")
     _check_capacity(attachments.get_partitions(work), pool)
     name = Path(source).stem if isinstance(source, Path) else work.graph.name or "model"
     digest = file_sha256(source) if isinstance(source, Path) else ""
@@ -205,6 +206,24 @@ class _Keep:
             attachments.set_pool(self.mapped, pool)
             self.seconds = run.seconds
         return False
+
+
+def _mapped_before(model: ir.Model) -> ir.Model | None:
+    """The mapped graph of a model that an earlier pipeline left mapped or sharded; ``None`` for any other."""
+    match attachments.get_stage(model):
+        case "mapped":
+            mapped = model.clone()
+            attachments.set_pool(mapped, attachments.get_pool(model))
+            return mapped
+        case "sharded":
+            problems = verify_sharded(model)
+            if problems:
+                raise InputError(
+                    "the model was sharded for another pool, or changed since; start from the original model: "
+                    + "; ".join(problems[:3])
+                )
+            return without_redistribution(model)
+    return None
 
 
 def _verify_partitioned(model: ir.Model) -> list[str]:
