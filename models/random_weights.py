@@ -5,6 +5,7 @@ close the performance gap in unnormalized ResNets", 2021): each filter sums to z
 its output has variance one for the variance that ``signal_moments`` predicts for its input. Zero sums keep
 the common mean of rectified activations from growing until all inputs look alike. Biases are small but not
 zero and normalisation statistics differ from channel to channel, so that a wrong one shows in the output.
+Residual branches are small (see ``residual_branches``).
 
 Each weight has a random stream of its own, keyed by seed, graph and weight name. Scales are rounded far above
 floating-point error, so that the bytes do not depend on how a processor orders a sum.
@@ -22,6 +23,7 @@ from onnx import helper, numpy_helper
 
 from . import signal_moments as moments
 from .graph_writer import Shape, Skeleton
+from .residual_branches import branch_ends
 from .signal_moments import Moments
 
 Array = npt.NDArray[np.float32]
@@ -29,6 +31,8 @@ Array = npt.NDArray[np.float32]
 _BIAS = Moments(0.0, 0.01)
 _SCALE = Moments(1.0, 0.02)
 _SCALE_RANGE = (0.75, 1.25)
+_BRANCH_SCALE = Moments(0.2, 0.0012)
+_BRANCH_SCALE_RANGE = (0.14, 0.26)
 _VARIANCE_RANGE = (0.5, 1.5)
 _MEAN_OF_INVERSE_VARIANCE = math.log(3.0)
 
@@ -59,6 +63,7 @@ class _Filler:
         self._seed = seed
         self._values: dict[str, onnx.TensorProto] = {}
         self._alias: dict[str, str] = {}
+        self._branch_ends = branch_ends(self._model.graph.node)
         self._moments = {value.name: Moments(0.0, 1.0) for value in self._model.graph.input}
         for tensor in self._model.graph.initializer:
             constant = numpy_helper.to_array(tensor).astype(np.float64)
@@ -98,7 +103,9 @@ class _Filler:
     def batch_normalized(self, node: onnx.NodeProto) -> Moments:
         """BatchNormalization: stored statistics scatter around the predicted ones."""
         x = self._of(node.input[0])
-        gain, shift = self._scale(node.input[1]), self._bias(node.input[2])
+        ends_branch = node.output[0] in self._branch_ends
+        gain = self._branch_scale(node.input[1]) if ends_branch else self._scale(node.input[1])
+        shift = self._bias(node.input[2])
         mean, variance = _rounded(x.mean), _rounded(x.variance)
         spread = _rounded(0.1 * x.deviation)
         self._draw(node.input[3], lambda rng, shape: mean + spread * rng.standard_normal(shape, np.float32))
@@ -168,6 +175,9 @@ class _Filler:
 
     def _scale(self, name: str) -> Moments:
         return self._vector(name, _SCALE, lambda rng, shape: rng.uniform(*_SCALE_RANGE, shape))
+
+    def _branch_scale(self, name: str) -> Moments:
+        return self._vector(name, _BRANCH_SCALE, lambda rng, shape: rng.uniform(*_BRANCH_SCALE_RANGE, shape))
 
     def _vector(
         self,

@@ -41,12 +41,13 @@ def _guess(rng: random.Random, rule: OpRule, count: int) -> Strategy:
     for axis in rng.sample(rule.axes, k=min(len(rule.axes), rng.choice([0, 1, 1, 2, 2, 3]))):
         factor = rng.choice([n for n in range(1, left + 1) if left % n == 0 and (n > 1 or left == 1)] or [1])
         if factor > 1:
-            even = rng.random() < 0.7
-            splits.append(Split(axis.name, (1,) * factor if even else tuple(rng.randint(1, 4) for _ in range(factor))))
+            splits.append(Split(axis.name, _shares(rng, factor)))
             left //= factor
     ring = None
     if rule.operands and rng.random() < 0.3:
-        ring = Ring(rng.choice(list(rule.operands.values())), None)
+        operand, name = rng.choice(list(rule.operands.items()))
+        axes = [axis for dim in rule.inputs[operand] or () for axis in dim.axes]
+        ring = Ring(name, rng.choice(axes) if axes and rng.random() < 0.5 else None)
     parallel = [axis.name for axis in rule.axes if not axis.reduction]
     resolution = rng.choice(list(Resolution))
     scatter = rng.choice(parallel) if parallel and resolution is Resolution.REDUCE_SCATTER else None
@@ -55,6 +56,15 @@ def _guess(rng: random.Random, rule: OpRule, count: int) -> Strategy:
     if not splits and ring is None:
         return WHOLE
     return Strategy(Placement.SHARDED, tuple(splits), ring, resolution, scatter)
+
+
+def _shares(rng: random.Random, count: int) -> tuple[int, ...]:
+    """Equal shares mostly, else unequal ones; now and then nothing at all for some."""
+    kind = rng.random()
+    if kind < 0.7:
+        return (1,) * count
+    lowest = 0 if kind > 0.95 else 1
+    return (rng.randint(1, 4), *(rng.randint(lowest, 4) for _ in range(count - 1)))
 
 
 def random_sets(rng: random.Random, count: int) -> list[tuple[int, ...]]:

@@ -20,7 +20,7 @@ from mars_onnx.rules.signature import signature_of, tensor_type
 from mars_onnx.sharding.lowering import Sharding, ring_shift
 from mars_onnx.sharding.mapping import Mapping
 from mars_onnx.stages import attachments
-from mars_onnx.stages.sharded import is_redistribute, origin_of, sharding_of
+from mars_onnx.stages.sharded import canonical_name, is_redistribute, sharding_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class _Pricer:
         if value is None or kind is None:
             return
         plan = redistribute(attachments.get_layout(value), attachments.get_layout(moved), self.pool.distance)
-        tensor = origin_of(value).name or ""
+        tensor = canonical_name(value)
         for collective in plan.collectives:
             seconds = self.interconnect.collective(collective, kind.dtype.bitwidth / 8)
             yield self.communicate(str(collective.pattern), tensor, collective.group, seconds)
@@ -194,7 +194,7 @@ class _Pricer:
         return [
             self.communicate(
                 str(collective.pattern),
-                origin_of(rotating).name or "",
+                canonical_name(rotating),
                 collective.group,
                 self.interconnect.collective(collective, kind.dtype.bitwidth / 8),
             )

@@ -21,7 +21,7 @@ from mars_onnx.rules.signature import is_present, signature_of, tensor_type
 from mars_onnx.sharding.lowering import RingPlan, Sharding, ring_shift
 from mars_onnx.sharding.mapping import Mapping as AcceleratorMapping
 from mars_onnx.stages import attachments
-from mars_onnx.stages.sharded import is_redistribute, origin_of, sharding_of
+from mars_onnx.stages.sharded import canonical_name, is_redistribute, sharding_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +79,14 @@ class Emitter:
         source, target = attachments.get_layout(value), attachments.get_layout(moved)
         plan = redistribute(source, target, self.pool.distance)
         for builder in self.builders.values():
-            builder.begin(node, origin=origin_of(value))
+            builder.begin(node, origin=canonical_name(value))
         fragments = {rank: Fragments(builder) for rank, builder in self.builders.items()}
         for rank, box, part in zip(source.members, source.boxes, source.parts, strict=True):
             if box is not None:
                 held, local = self.builders[rank].held[value]
                 fragment = Fragment(held, part if source.partial else None)
                 fragments[rank].pieces.append((fragment, local))
-        name = origin_of(value).name or ""
+        name = canonical_name(value)
         for rank, (box, local) in self.transcriber.redistribute(plan, name, kind.dtype, fragments).items():
             self.hold(rank, moved, box, local, None)
 
@@ -160,7 +160,7 @@ class Emitter:
         got: dict[int, ir.Value] = {}
         for shift in ring_shift(group, pieces, phase):
             fed = {rank: here[rank] for rank, given in zip(shift.group, shift.inputs, strict=True) if given is not None}
-            for rank, (_, value) in self.transcriber.collective(shift, fed, rotating.name or "", dtype).items():
+            for rank, (_, value) in self.transcriber.collective(shift, fed, canonical_name(rotating), dtype).items():
                 got[rank] = value
         return got
 
@@ -183,7 +183,7 @@ class Emitter:
         if partial is not None:
             part = f"{partial.parts[partial.members.index(rank)]}/{partial.num_parts}"
             reduction = partial.reduction
-        builder.name_after(local, origin_of(value), box, part, str(reduction))
+        builder.name_after(local, canonical_name(value), box, part, str(reduction))
         builder.held[value] = (box, local)
 
     def output(self, value: ir.Value) -> dict[int, tuple[Box, ir.Value]]:

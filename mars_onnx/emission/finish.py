@@ -119,8 +119,11 @@ def _output(builder: PartitionBuilder, local: ir.Value, name: str, *, taken: boo
 
 
 def _named(builder: PartitionBuilder, value: ir.Value, name: str) -> ir.Value:
-    if value.name != name:
-        value.name = builder.unique(name)
+    """Outputs must have exactly their names: a value that has it already (of an output's partial sums) is renamed."""
+    for other in (output for node in builder.nodes for output in node.outputs):
+        if other.name == name and other is not value:
+            other.name = builder.unique(name)
+    value.name = name
     return value
 
 

@@ -56,6 +56,10 @@ class LocalGraphBuilder:
         self._numbers = count()
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
+    def fresh(self, name: str) -> str:
+        """A name for a new value; subclasses that also use names from elsewhere give one that nothing else has."""
+        return name
+
     def annotate(self, node: ir.Node) -> None:
         """Called with every node as it is appended; for subclasses that name or mark nodes."""
 
@@ -76,7 +80,7 @@ class LocalGraphBuilder:
         """A small local constant; equal ones are shared."""
         key = (array.dtype.name, array.shape, array.tobytes())
         if key not in self._constants:
-            name = f"{self._prefix}const_{next(self._numbers)}"
+            name = self.fresh(f"{self._prefix}const_{next(self._numbers)}")
             tensor = ir.tensor(array, name=name)
             self._constants[key] = self.initializer(tensor)
         return self._constants[key]
@@ -155,13 +159,13 @@ class LocalGraphBuilder:
         operands = list(inputs)
         while operands and operands[-1] is None:
             operands.pop()
-        name = f"{self._prefix}{op_type}_{next(self._numbers)}"
+        name = self.fresh(f"{self._prefix}{op_type}_{next(self._numbers)}")
         values: list[ir.Value] = []
         for index, kind in enumerate(outputs):
             if kind is None:
                 values.append(ir.Value(name=""))
             else:
-                own = name if index == 0 else f"{name}_{index}"
+                own = name if index == 0 else self.fresh(f"{name}_{index}")
                 values.append(ir.Value(name=own, type=ir.TensorType(kind.dtype), shape=ir.Shape(kind.shape)))
         node = ir.Node(domain, op_type, operands, attributes, outputs=values, name=name)
         self.nodes.append(node)

@@ -39,12 +39,12 @@ class PartitionBuilder(LocalGraphBuilder):
         self._facts: dict[str, str] = {}
         self._names: dict[str, int] = {}
 
-    def begin(self, node: ir.Node, *, origin: ir.Value | None = None, phase: int | None = None) -> None:
+    def begin(self, node: ir.Node, *, origin: str | None = None, phase: int | None = None) -> None:
         """Every node written from now on says that it belongs to ``node`` of the global graph.
 
         A redistribution is no node of the canonical graph: it says which tensor (``origin``) it moves.
         """
-        self._facts = {"mars.source": node.name or ""} if origin is None else {"mars.tensor": origin.name or ""}
+        self._facts = {"mars.source": node.name or ""} if origin is None else {"mars.tensor": origin}
         strategy = node.metadata_props.get("mars.strategy")
         if strategy is not None:
             self._facts["mars.strategy"] = strategy
@@ -55,6 +55,9 @@ class PartitionBuilder(LocalGraphBuilder):
         """``name``, with a number behind it if it has been taken."""
         number = self._names[name] = self._names.get(name, 0) + 1
         return name if number == 1 else self.unique(f"{name}.{number}")
+
+    def fresh(self, name: str) -> str:
+        return self.unique(name)
 
     def communicate(self, communication: Communication, x: ir.Value | None, tensor: str) -> ir.Value | None:
         """Append a communication node behind the last one, and return its data output if it has one."""
@@ -68,7 +71,7 @@ class PartitionBuilder(LocalGraphBuilder):
             self.token,
             name=name,
             output=self.unique(f"{tensor}.{communication.tag}") if communication.gives_data else None,
-            token_output=f"token_{communication.tag}",
+            token_output=self.unique(f"token_{communication.tag}"),
         )
         self.nodes.append(node)
         self.annotate(node)
@@ -84,12 +87,12 @@ class PartitionBuilder(LocalGraphBuilder):
         """Attach the facts that a person who opens the partition needs."""
         node.metadata_props.update(self._facts)
 
-    def name_after(self, value: ir.Value, source: ir.Value, box: Box, part: str = "", reduce: str = "") -> None:
+    def name_after(self, value: ir.Value, source: str, box: Box, part: str = "", reduce: str = "") -> None:
         """Say of a local value which box of which global tensor it is, and name it like that tensor."""
         if "mars.box" in value.metadata_props or value.is_graph_input() or value.is_initializer():
             return
-        value.name = self.unique(source.name or "")
-        value.metadata_props["mars.source"] = source.name or ""
+        value.name = self.unique(source)
+        value.metadata_props["mars.source"] = source
         value.metadata_props["mars.box"] = box_text(box)
         if part:
             value.metadata_props["mars.part"] = part

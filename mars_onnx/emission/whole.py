@@ -9,7 +9,7 @@ import onnx_ir as ir
 from mars_onnx.emission.partition import PartitionBuilder
 from mars_onnx.geometry import whole_box
 from mars_onnx.rules.signature import is_present, tensor_type
-from mars_onnx.stages.sharded import captured_values, replace_captured
+from mars_onnx.stages.sharded import captured_inputs, replace_captured
 
 
 def copy_node(builder: PartitionBuilder, node: ir.Node) -> Sequence[ir.Value]:
@@ -25,7 +25,7 @@ def copy_node(builder: PartitionBuilder, node: ir.Node) -> Sequence[ir.Value]:
         name=builder.unique(node.name or node.op_type),
         version=node.version,
     )
-    captured = {value: local_value(builder, value) for value in captured_values(node)}
+    captured = {value: local_value(builder, value) for value in captured_inputs(node)}
     if captured:
         replace_captured(copy, captured)
     for attribute in copy.attributes.values():

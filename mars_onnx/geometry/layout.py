@@ -97,7 +97,7 @@ class Layout:
         members: list[int] = []
         boxes: list[Box | None] = []
         parts: list[int] = []
-        for entry in held_text.split(";"):
+        for entry in filter(None, held_text.split(";")):
             rank, held = entry.split("=")
             box, _, part = held.partition("+")
             members.append(int(rank))

@@ -194,7 +194,8 @@ class OpRule:
     def axis(self, name: str) -> Axis | None:
         """The axis of that name, ``None`` if the node has none.
 
-        ``D0``, ``D1``, ... also name the axis along that dimension of the first output, whatever the rule calls it.
+        ``D0``, ``D1``, ... also name the axis along that dimension of the first output, whatever the rule calls it,
+        unless the rule itself has an axis of that name.
         """
         found = next((axis for axis in self.axes if axis.name == name), None)
         dims = self.outputs[0] if self.outputs else None

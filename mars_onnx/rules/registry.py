@@ -22,6 +22,9 @@ class _Entry:
     parameters: tuple[int, ...]
 
 
+#: Before this opset of ONNX's own operators, broadcasting and others meant something else: nodes are computed whole.
+OLDEST_OPSET = 7
+
 _ENTRIES: dict[tuple[str, str], _Entry] = {}
 #: Modules of this package that register rules when imported.
 _MODULES = (
@@ -94,7 +97,8 @@ def rule_for(signature: Signature) -> OpRule:
     """The rule of a node. Never fails: without one, the node is computed whole on every member."""
     _load()
     entry = _ENTRIES.get((signature.domain, signature.op_type))
-    built = entry.build(signature) if entry and not signature.opaque else None
+    known = not signature.opaque and (signature.domain != "" or signature.version >= OLDEST_OPSET)
+    built = entry.build(signature) if entry and known else None
     return built or whole_rule(signature)
 
 

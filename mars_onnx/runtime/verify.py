@@ -92,7 +92,7 @@ def verify(
     feeds = dict(inputs) if inputs is not None else random_inputs(plan, seed)
     expected = run_reference(original, feeds)
     result = run_partitions(partitions, plan, feeds, deep=deep, rendezvous=True, options=options)
-    outputs = compare(expected, result.outputs, rtol, atol)
+    outputs = compare(_named_as_in_plan(expected, plan), result.outputs, rtol, atol)
     if not deep or canonical_model is None:
         return Verification(outputs)
     reference = run_with_tensors(canonical_model, feeds, sorted(sources(result.observed)))
@@ -100,3 +100,13 @@ def verify(
     if report.boxes + report.partial_boxes == 0:
         raise VerificationError("the deep check found nothing to compare: no value of any partition names its source")
     return Verification(outputs, report)
+
+
+def _named_as_in_plan(expected: Mapping[str, Array], plan: PlanFile) -> dict[str, Array]:
+    """The outputs of the original, where an output that is an input has the other name that the partitions give it."""
+    inputs = {tensor.tensor for tensor in plan.inputs}
+    planned = [tensor.tensor for tensor in plan.outputs]
+    renamed = [name for name in expected if name in inputs and name not in planned]
+    others = [name for name in planned if name not in expected]
+    names = dict(zip(renamed, others, strict=True)) if len(renamed) == len(others) else {}
+    return {names.get(name, name): array for name, array in expected.items()}

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from mars_onnx.rules.base import Signature
 from mars_onnx.rules.signature import signature_of, tensor_type
-from mars_onnx.stages.sharded import captured_values
+from mars_onnx.stages.sharded import captured_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def problem_of(model: ir.Model) -> Problem:
     layers: list[Layer] = []
     for number, node in enumerate(model.graph):
         sources = tuple(None if value is None else places.get(value) for value in node.inputs)
-        taken = [value for value in (*node.inputs, *captured_values(node)) if value is not None]
+        taken = [value for value in (*node.inputs, *captured_inputs(node)) if value is not None]
         tied = sorted(
             {
                 place.layer

@@ -29,6 +29,8 @@ MAPPING = "mars.mapping"
 SET = "mars.set"
 STRATEGY = "mars.strategy"
 LAYOUT = "mars.layout"
+#: On a value that has another name than in the canonical graph: that name.
+SOURCE = "mars.source"
 
 
 def set_stage(model: ir.Model, stage: str) -> None:

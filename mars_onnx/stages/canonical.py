@@ -36,9 +36,11 @@ def verify_canonical(model: ir.Model) -> list[str]:
 
 
 def describe(node: ir.Node) -> str:
-    """Return a node as people look for it: operator and name."""
+    """Return a node as people look for it: operator and name, or what it computes if it has none."""
     operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-    return f"{operator} node {node.name!r}"
+    if node.name:
+        return f"{operator} node {node.name!r}"
+    return f"{operator} node that computes {', '.join(repr(value.name) for value in node.outputs)}"
 
 
 def captured_values(node: ir.Node) -> Iterator[ir.Value]:

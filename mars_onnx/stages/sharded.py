@@ -24,6 +24,7 @@ from mars_onnx.rules.signature import is_present, signature_of, tensor_type
 from mars_onnx.sharding.lowering import Sharding, lower
 from mars_onnx.sharding.mapping import Mapping as AcceleratorMapping
 from mars_onnx.stages import attachments
+from mars_onnx.stages.canonical import captured_values, subgraphs
 
 REDISTRIBUTE = "Redistribute"
 
@@ -40,6 +41,12 @@ def origin_of(value: ir.Value) -> ir.Value:
         value = producer.inputs[0]
         producer = value.producer()
     return value
+
+
+def canonical_name(value: ir.Value) -> str:
+    """Name that the tensor of a value has in the canonical graph."""
+    origin = origin_of(value)
+    return origin.metadata_props.get(attachments.SOURCE) or origin.name or ""
 
 
 def sharding_of(node: ir.Node, mapping: AcceleratorMapping) -> Sharding:
@@ -65,7 +72,7 @@ def needed_inputs(node: ir.Node, sharding: Sharding) -> Iterator[tuple[int | Non
     for index, (value, need) in enumerate(zip(node.inputs, sharding.needs, strict=False)):
         if value is not None and need is not None and not value.is_initializer():
             yield index, value, need
-    for value in captured_values(node):
+    for value in captured_inputs(node):
         kind = tensor_type(value)
         if kind is not None and not value.is_initializer():
             whole = Layout.replicated(kind.shape, sharding.members)
@@ -77,10 +84,7 @@ def needed_inputs(node: ir.Node, sharding: Sharding) -> Iterator[tuple[int | Non
 
 def replace_captured(node: ir.Node, replacements: Mapping[ir.Value, ir.Value]) -> None:
     """Use other values of the surrounding graph in the bodies that a node holds."""
-    for attribute in node.attributes.values():
-        if attribute.type is not ir.AttributeType.GRAPH:
-            continue
-        body = attribute.as_graph()
+    for body in subgraphs(node):
         for inner in ir.traversal.RecursiveGraphIterator(body):
             for index, value in enumerate(inner.inputs):
                 if value is not None and value in replacements:
@@ -90,30 +94,9 @@ def replace_captured(node: ir.Node, replacements: Mapping[ir.Value, ir.Value]) -
                 body.outputs[index] = replacements[value]
 
 
-def captured_values(node: ir.Node) -> tuple[ir.Value, ...]:
-    """Values of the graph around a node that its subgraphs use, in order of first use."""
-    found: dict[ir.Value, None] = {}
-    for attribute in node.attributes.values():
-        if attribute.type is ir.AttributeType.GRAPH:
-            graphs = [attribute.as_graph()]
-        elif attribute.type is ir.AttributeType.GRAPHS:
-            graphs = list(attribute.as_graphs())
-        else:
-            continue
-        for graph in graphs:
-            inner = {id(value) for value in (*graph.inputs, *graph.initializers.values())}
-            nodes = list(ir.traversal.RecursiveGraphIterator(graph))
-            inner |= {id(output) for own in nodes for output in own.outputs}
-            inner |= {
-                id(value)
-                for own in nodes
-                for inside in own.attributes.values()
-                if inside.type is ir.AttributeType.GRAPH
-                for value in (*inside.as_graph().inputs, *inside.as_graph().initializers.values())
-            }
-            used = [value for own in nodes for value in own.inputs] + list(graph.outputs)
-            found.update((value, None) for value in used if value is not None and value.name and id(value) not in inner)
-    return tuple(found)
+def captured_inputs(node: ir.Node) -> tuple[ir.Value, ...]:
+    """Values of the graph around a node that its subgraphs use, each once, in order of first use."""
+    return tuple(dict.fromkeys(value for value in captured_values(node) if is_present(value)))
 
 
 def satisfied(held: Layout, need: Layout) -> bool:

@@ -16,7 +16,7 @@ from mars_onnx.rules.signature import tensor_type
 from mars_onnx.stages import attachments
 from mars_onnx.stages.sharded import (
     REDISTRIBUTE,
-    captured_values,
+    captured_inputs,
     needed_inputs,
     replace_captured,
     satisfied,
@@ -142,13 +142,14 @@ class _Inserter:
             final = self.move(final, Layout(layout.shape, layout.members, layout.boxes), after=producer)
         if final is not value:
             name, value.name = value.name, f"{value.name}.partial"
+            value.metadata_props[attachments.SOURCE] = name or ""
             final.name = name
             self.model.graph.outputs[index] = final
 
     def check_opaque_inputs(self, node: ir.Node, members: tuple[int, ...]) -> None:
         """A value without static shape, or that is no tensor, cannot travel between sets."""
         mapping = attachments.get_mapping(self.model)
-        for value in (*node.inputs, *captured_values(node)):
+        for value in (*node.inputs, *captured_inputs(node)):
             producer = value.producer() if value is not None else None
             if value is None or tensor_type(value) is not None or producer is None:
                 continue

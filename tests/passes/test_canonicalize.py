@@ -1,140 +1,13 @@
 """canonicalize: inputs and expected outputs side by side, and the same numbers from both."""
 
-import textwrap
-
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from mars_onnx.errors import InputError, UsageError
 from mars_onnx.stages.canonical import opaque_values, verify_canonical
 from mars_passes.canonicalize import Canonicalize
-from tests.passes.onnx_text import Shapes, model, run, text
-
-NORMALIZATION: Shapes = {"s": (4,), "b": (4,), "m": (4,), "v": (4,)}
-
-
-def check(found: ir.Model, expected: str | None = None, tolerance: float = 1e-5, **options: object) -> ir.Model:
-    """Canonicalize; compare text and numbers; canonicalize again, which must change nothing."""
-    original = found.clone(deep_copy=True)
-    pass_ = Canonicalize(**options)  # type: ignore[arg-type]
-    assert pass_(found).modified
-    assert verify_canonical(found) == []
-    if expected is not None:
-        assert text(found) == textwrap.dedent(expected).strip()
-    feeds, wanted = run(found)
-    _, outputs = run(original, feeds)
-    for one, other in zip(wanted, outputs, strict=True):
-        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
-    before = ir.to_proto(found).SerializeToString()
-    assert not pass_(found).modified
-    assert ir.to_proto(found).SerializeToString() == before
-    return found
-
-
-@pytest.mark.parametrize("opset", [9, 13, 15, 20])
-def test_batch_normalization_goes_into_the_convolution(opset: int) -> None:
-    check(
-        model(
-            """(float[1,3,5,5] x) => (float[1,4,5,5] y) {
-                c = Conv (x, w)
-                n = BatchNormalization (c, s, b, m, v)
-                y = Relu (n)
-            }""",
-            {"w": (4, 3, 1, 1)} | NORMALIZATION,
-            opset=opset,
-        ),
-        """
-        (float[1,3,5,5] x) => (float[1,4,5,5] y) {
-            # w [4, 3, 1, 1]
-            # w_bias [4]
-            [Conv_0] n = Conv (x, w, w_bias)
-            [Relu_0] y = Relu (n)
-        }""",
-    )
-
-
-@pytest.mark.parametrize(
-    ("linear", "weights"),
-    [
-        ("Conv <group=2> (x, w, bias)", {"w": (4, 2, 3, 3), "bias": (4,)}),
-        ("ConvTranspose (x, w, bias)", {"w": (4, 4, 3, 3), "bias": (4,)}),
-    ],
-)
-def test_scale_and_shift_per_channel_fold_with_the_normalization(linear: str, weights: Shapes) -> None:
-    found = check(
-        model(
-            f"""(float[1,4,8,8] x) => (float[1,4,H,W] y) {{
-                c = {linear}
-                n = BatchNormalization <epsilon=0.01> (c, s, b, m, v)
-                k = Mul (scale, n)
-                y = Add (k, shift)
-            }}""",
-            weights | NORMALIZATION | {"scale": (4, 1, 1), "shift": (1, 4, 1, 1)},
-        )
-    )
-    assert [node.op_type for node in found.graph] == [linear.split(" ", maxsplit=1)[0]]
-    assert list(found.graph.initializers) == ["w", "bias"]
-
-
-def test_normalization_folds_into_gemm_both_ways_round() -> None:
-    found = check(
-        model(
-            """(float[2,3] x) => (float[2,4] y) {
-                c = Gemm <transB=1> (x, w)
-                n = BatchNormalization (c, s, b, m, v)
-                d = Gemm (n, u, bias)
-                y = BatchNormalization (d, s, b, m, v)
-            }""",
-            {"w": (4, 3), "u": (4, 4), "bias": (4,)} | NORMALIZATION,
-        )
-    )
-    assert [node.op_type for node in found.graph] == ["Gemm", "Gemm"]
-
-
-@pytest.mark.parametrize(
-    "nodes",
-    [
-        # The convolution's own output is used too.
-        "c = Conv (x, w) n = BatchNormalization (c, s, b, m, v) y = Add (c, n)",
-        # The weight is computed.
-        "wx = Mul (w, x0) c = Conv (x, wx) y = BatchNormalization (c, s, b, m, v)",
-        # Scaled per row, not per channel.
-        "c = Conv (x, w) y = Mul (c, rows)",
-        # Nothing linear before it.
-        "c = Relu (x) y = BatchNormalization (c, s, b, m, v)",
-        # Weights are scaled by a constant that widens the result.
-        "c = Conv (x, w) y = Mul (c, batch)",
-    ],
-)
-def test_what_does_not_fold_stays(nodes: str) -> None:
-    found = model(
-        f"(float[1,4,4,4] x, float[1] x0) => (float[N,4,4,4] y) {{ {nodes} }}",
-        {"w": (4, 4, 1, 1), "rows": (4, 1), "batch": (2, 1, 1, 1)} | NORMALIZATION,
-    )
-    check(found)
-    assert len(found.graph) == nodes.count("=")
-
-
-def test_shared_weight_keeps_its_value_for_the_other_user() -> None:
-    check(
-        model(
-            """(float[1,4,4,4] x) => (float[1,4,4,4] y) {
-                c = Conv (x, w)
-                n = BatchNormalization (c, s, b, m, v)
-                y = Conv (n, w)
-            }""",
-            {"w": (4, 4, 1, 1)} | NORMALIZATION,
-        ),
-        """
-        (float[1,4,4,4] x) => (float[1,4,4,4] y) {
-            # w [4, 4, 1, 1]
-            # w_scaled [4, 4, 1, 1]
-            # w_bias [4]
-            [Conv_0] n = Conv (x, w_scaled, w_bias)
-            [Conv_1] y = Conv (n, w)
-        }""",
-    )
+from tests.passes.canonicalizing import NORMALIZATION, check
+from tests.passes.onnx_text import model, run, text
 
 
 def test_shape_chains_fold_to_static_shapes() -> None:
@@ -361,84 +234,6 @@ def test_stale_shapes_in_the_file_are_inferred_anew() -> None:
     assert text(found).startswith("(float[1,4] x) => (float[1,4] y)")
 
 
-@pytest.mark.parametrize(
-    ("options", "kind", "message"),
-    [
-        ({}, InputError, "the input 'x' has the shape [N, 3, H, H] with the symbolic dimensions N, H, but partitions "),
-        ({}, InputError, "static shapes; give, with the sizes that you want, --dim N=1 --dim H=1 or --"),
-        ({"dim": ("N=2",)}, InputError, "--dim H=1"),
-        ({"dim": ("B=2",)}, UsageError, "dim B=2: no input of the model has a dimension 'B'; there are: N, H"),
-        ({"dim": ("N",)}, UsageError, "dim 'N': expected NAME=VALUE"),
-        ({"dim": ("N=0",)}, UsageError, "dim 'N=0': expected NAME=VALUE with a positive whole number"),
-        ({"dim": ("N=2", "N=3")}, UsageError, "the dimension 'N' is 2 already and cannot be 3 too"),
-        ({"input_shape": ("x",)}, UsageError, "input-shape 'x': expected NAME:SIZES"),
-        ({"input_shape": ("z:1",)}, UsageError, "the model has no input 'z'"),
-        ({"input_shape": ("x:1,3",)}, UsageError, "the model has [N, 3, H, H] there, of another rank"),
-        ({"input_shape": ("x:1,4,2,2",)}, UsageError, "the model has [N, 3, H, H] there, which is fixed"),
-        ({"input_shape": ("x:1,3,2,4",)}, UsageError, "the dimension 'H' is 2 already and cannot be 4 too"),
-    ],
-)  # fmt: skip
-def test_symbolic_dimensions_that_stay_are_refused(
-    options: dict[str, tuple[str, ...]], kind: type[Exception], message: str
-) -> None:
-    found = model("(float[N,3,H,H] x) => (float[N,3,H,H] y) { y = Relu (x) }")
-    with pytest.raises(kind) as caught:
-        Canonicalize(**options)(found)
-    assert message in str(caught.value)
-
-
-def test_unnamed_dimensions_ask_for_the_input_shape() -> None:
-    found = model("(float[?,3] x) => (float[?,3] y) { y = Relu (x) }")
-    with pytest.raises(InputError, match=r"sizes that you want, --input-shape x:1,3$"):
-        Canonicalize()(found)
-
-
-def test_a_bound_dimension_may_be_given_again_but_not_changed() -> None:
-    found = model("(float[N,3] x) => (float[N,3] y) { y = Relu (x) }")
-    Canonicalize(dim=("N=2",))(found)
-    assert not Canonicalize(dim=("N=2",))(found).modified
-    with pytest.raises(UsageError, match="dim N=3: this dimension was bound to 2 before"):
-        Canonicalize(dim=("N=3",))(found)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "message"),
-    [
-        ("r = RandomNormalLike (x) y = Add (x, r)", "RandomNormalLike node '.*' gives other values on every run"),
-        ("y = Dropout (x, , yes)", "Dropout node '.*' is in training mode; export the model for inference"),
-        ("y = Dropout (x, , asked)", "Dropout node '.*' trains if 'asked', which is not a constant"),
-        ("y, a, b = BatchNormalization <training_mode = 1> (x, s, s, s, s)", "BatchNormalization .* in training mode"),
-    ],
-)
-def test_what_is_not_repeatable_is_refused(nodes: str, message: str) -> None:
-    found = model(
-        f"(float[2,2] x, bool asked) => (float[2,2] y) <bool yes = {{1}}, float[2] s = {{1, 1}}> {{ {nodes} }}"
-    )
-    with pytest.raises(InputError, match=message):
-        Canonicalize()(found)
-
-
-def test_partitions_are_refused() -> None:
-    found = model("(float[2] x) => (float[2] y) { y = Relu (x) }")
-    (node,) = found.graph
-    node.domain, node.op_type = "org.mars_onnx.comm", "AllReduce"
-    with pytest.raises(InputError, match="is a communication operator, so this model is a partition"):
-        Canonicalize()(found)
-
-
-@pytest.mark.parametrize(
-    ("nodes", "message"),
-    [
-        ("y = Reshape (x, s)", r"would make the shape \[2, 3\] of \[4, 3\], which has another number of elements"),
-        ("y = Add (x, two)", "with the dimensions N=4, shapes in the model do not fit together: .*Add"),
-    ],
-)
-def test_bound_sizes_that_the_model_cannot_take_are_refused(nodes: str, message: str) -> None:
-    found = model(f"(float[N,3] x) => (float[N,3] y) <int64[2] s = {{2, 3}}> {{ {nodes} }}", {"two": (2, 3)})
-    with pytest.raises(InputError, match=message):
-        Canonicalize(dim=("N=4",))(found)
-
-
 @pytest.mark.parametrize("opset", [7, 9, 11, 12, 13, 15, 18, 21, 23, 28])
 def test_every_opset(opset: int) -> None:
     found = check(
@@ -463,14 +258,6 @@ def test_every_opset(opset: int) -> None:
     )
     assert [node.op_type for node in found.graph] == ["Conv", "Reshape", "Softmax"]
     assert found.opset_imports[""] == opset
-
-
-def test_cycle_is_refused() -> None:
-    found = model("(float[2] x) => (float[2] y) { a = Add (x, x) b = Relu (a) y = Neg (b) }")
-    add, relu, _ = found.graph
-    add.replace_input_with(1, relu.outputs[0])
-    with pytest.raises(InputError, match="cycle"):
-        Canonicalize()(found)
 
 
 def test_nodes_are_sorted() -> None:

@@ -307,18 +307,21 @@ def _run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
     try:
         return list(_session(model.SerializeToString()).run(None, dict(feeds)))
     except ort_errors.NotImplemented:
-        # An operator too new or too old for the runtime: the slow reference has most of them.
+        # An operator, or a type of it, that the runtime lacks: the slow reference has most of them.
         with np.errstate(all="ignore"):
-            return list(ReferenceEvaluator(model).run(None, dict(feeds)))
+            try:
+                return list(ReferenceEvaluator(model).run(None, dict(feeds)))
+            except Exception as error:
+                raise UnsupportedError(str(error)) from error
 
 
 def _reference(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
     """What the whole operator gives."""
     try:
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True, check_type=True)
         arrays = _run(model, feeds)
     except Exception as error:
         raise UnsupportedError(str(error)) from error
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     for array, info in zip(arrays, inferred.graph.output, strict=True):
         dims = info.type.tensor_type.shape.dim
         if array.shape != tuple(dim.dim_value for dim in dims):

@@ -1,8 +1,8 @@
 """Folding what follows a convolution channel by channel into its weights.
 
 BatchNormalization for inference, and Mul and Add with a constant per channel (the form in which Caffe2 and scale layers
-write the same), multiply and shift every output channel of the Conv, ConvTranspose or Gemm before them. The new
-weights are lazy tensors: no weight is read here.
+write the same), multiply and shift every output channel of the Conv, ConvTranspose or Gemm before them. So they do
+after a BatchNormalization that has nothing to go into itself. The new weights are lazy tensors: no weight is read here.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,8 @@ import onnx_ir as ir
 
 from mars_onnx.stages.canonical import static_shape
 
+# Weight and bias are inputs 1 and 2 of each.
+_LINEAR = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm"})
 _CACHED_BYTES = 64 * 1024
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
 
@@ -46,12 +48,12 @@ def fold_normalizations(graph: ir.Graph) -> bool:
 
 
 def _linear_before(node: ir.Node) -> ir.Node | None:
-    """Return the Conv, ConvTranspose or Gemm whose only user is ``node``."""
+    """Return the operator with a weight per channel whose only user is ``node``."""
     if node.domain != "" or node.op_type not in ("BatchNormalization", "Mul", "Add"):
         return None
     for value in node.inputs:
         producer = value.producer() if value is not None else None
-        if producer is None or producer.domain != "" or producer.op_type not in ("Conv", "ConvTranspose", "Gemm"):
+        if producer is None or producer.domain != "" or producer.op_type not in _LINEAR:
             continue
         if producer.graph is node.graph and len(value.uses()) == 1 and not value.is_graph_output():  # type: ignore[union-attr]
             return producer
@@ -60,7 +62,7 @@ def _linear_before(node: ir.Node) -> ir.Node | None:
 
 def _channel_axis(linear: ir.Node) -> int | None:
     """Return the dimension of the weight that counts output channels."""
-    if linear.op_type == "Conv":
+    if linear.op_type in ("Conv", "BatchNormalization"):
         return 0
     if linear.op_type == "ConvTranspose":
         return 1 if linear.attributes.get_int("group", 1) == 1 else None

@@ -1,0 +1,108 @@
+"""Equal inputs give equal bytes; a mapping or a stage that was written to a file leads to the same partitions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from pathlib import Path
+
+import onnx
+import pytest
+
+from mars_onnx.__main__ import main
+from tests.end_to_end.checking import canonical
+from tests.end_to_end.random_graphs import random_model
+from tests.mappings import random_mapping
+from tests.pool_factory import pool_document, pool_of
+
+import onnx_ir as ir  # isort: skip
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    """A model, a pool, and a random mapping, as files."""
+    return write_files(tmp_path, 5)
+
+
+def write_files(folder: Path, seed: int) -> Path:
+    model = random_model(seed, 10)
+    onnx.save(model, folder / "model.onnx")
+    (folder / "pool.json").write_text(json.dumps(pool_document((3, 2))), encoding="utf-8")
+    pool = pool_of(3, 2)
+    mapping = random_mapping(random.Random(seed), canonical(ir.from_proto(model), pool), pool)
+    ids = [accelerator.id for accelerator in pool.accelerators]
+    (folder / "mapping.json").write_text(json.dumps(mapping.to_json(ids)), encoding="utf-8")
+    return folder
+
+
+def compile_to(folder: Path, name: str, *options: str, model: str = "model.onnx") -> Path:
+    target = folder / name
+    arguments = [str(folder / model), "--hw", str(folder / "pool.json"), "-o", str(target), "-q", *options]
+    assert main(arguments) == 0
+    return target
+
+
+def digests(folder: Path, *without: str) -> dict[str, str]:
+    """Hash of every file; measured seconds in the report count as nothing."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        if path.name == "report.json":
+            report = json.loads(content)
+            report["search"]["seconds"] = 0
+            content = json.dumps(report).encode()
+        if path.name not in without:
+            found[path.name] = hashlib.sha256(content).hexdigest()
+    return found
+
+
+@pytest.mark.parametrize("options", [[], ["--mapping", "mapping.json"]])
+def test_twice_the_same(workplace: Path, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    first = compile_to(workplace, "first", *options)
+    assert digests(first) == digests(compile_to(workplace, "second", *options))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_mapping_of_a_plan_is_a_mapping(tmp_path: Path, seed: int) -> None:
+    write_files(tmp_path, seed)
+    first = compile_to(tmp_path, "first", "--mapping", str(tmp_path / "mapping.json"))
+    second = compile_to(tmp_path, "second", "--mapping", str(first / "plan.json"))
+    assert digests(first) == digests(second)
+    given = json.loads((tmp_path / "mapping.json").read_text(encoding="utf-8"))
+    assert json.loads((first / "plan.json").read_text(encoding="utf-8"))["mapping"] == given
+
+
+def test_the_mapping_that_was_found_can_be_given(workplace: Path) -> None:
+    first = compile_to(workplace, "first")
+    second = compile_to(workplace, "second", "--mapping", str(first / "plan.json"))
+    assert digests(first, "report.json") == digests(second, "report.json")
+
+
+PASSES = ["canonicalize", "select-accelerators", "insert-sharding", "emit-partitions"]
+
+
+@pytest.mark.parametrize("stage", PASSES[:3])
+@pytest.mark.parametrize("seed", [3, 5])
+def test_a_stage_file_leads_to_the_same_partitions(tmp_path: Path, stage: str, seed: int) -> None:
+    write_files(tmp_path, seed)
+    mapping = ["--mapping", str(tmp_path / "mapping.json")]
+    whole = compile_to(tmp_path, "whole", *mapping)
+    compile_to(tmp_path, "stage.onnx", *mapping, "--stop-after", stage)
+    rest = ",".join(PASSES[PASSES.index(stage) + 1 :])
+    options = mapping if stage == "canonicalize" else []
+    later = compile_to(
+        tmp_path, "later", *options, "--pass-pipeline", rest, "--verify", "--deep", model="stage.onnx"
+    )
+    # The plan names the file that it was made from, and the report the verification.
+    assert digests(whole, "plan.json", "report.json") == digests(later, "plan.json", "report.json")
+
+
+def test_a_stage_file_can_be_partitioned_anew(workplace: Path) -> None:
+    """All passes over a sharded model: it is a model like any other, and its old decisions are gone."""
+    mapping = ["--mapping", str(workplace / "mapping.json")]
+    compile_to(workplace, "stage.onnx", *mapping, "--stop-after", "insert-sharding")
+    again = compile_to(workplace, "again", "--verify", "--deep", model="stage.onnx")
+    whole = compile_to(workplace, "whole")
+    assert digests(whole, "plan.json", "report.json") == digests(again, "plan.json", "report.json")
