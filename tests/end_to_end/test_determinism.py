@@ -92,9 +92,7 @@ def test_a_stage_file_leads_to_the_same_partitions(tmp_path: Path, stage: str, s
     compile_to(tmp_path, "stage.onnx", *mapping, "--stop-after", stage)
     rest = ",".join(PASSES[PASSES.index(stage) + 1 :])
     options = mapping if stage == "canonicalize" else []
-    later = compile_to(
-        tmp_path, "later", *options, "--pass-pipeline", rest, "--verify", "--deep", model="stage.onnx"
-    )
+    later = compile_to(tmp_path, "later", *options, "--pass-pipeline", rest, "--verify", "--deep", model="stage.onnx")
     # The plan names the file that it was made from, and the report the verification.
     assert digests(whole, "plan.json", "report.json") == digests(later, "plan.json", "report.json")
 
