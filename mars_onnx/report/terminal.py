@@ -21,7 +21,7 @@ def show(report: dict[str, Any], folder: Path, console: Console, *, verbose: boo
     model, pool, search = report["model"], report["pool"], report["search"]
     console.print(
         f"[bold]{escape(model['name'])}[/] ({model['layers']} layers) on [bold]{escape(pool['name'])}[/] "
-        f"({pool['accelerators']} accelerators), mapping by {search['method']} in {search['seconds']:.2f} s; "
+        f"({pool['accelerators']} accelerators), {_how(search['method'])} in {search['seconds']:.2f} s; "
         "times in ms",
         highlight=False,
     )
@@ -41,6 +41,11 @@ def show(report: dict[str, Any], folder: Path, console: Console, *, verbose: boo
         console.print(f"[yellow]computed whole for want of a rule:[/] {escape(shown)}", highlight=False)
     _verification(report["verification"], console)
     console.print(f"written to {folder}/", highlight=False, markup=False, soft_wrap=True)
+
+
+def _how(method: str) -> str:
+    """Where the mapping is from: ``method`` is ``mapping`` where it was given."""
+    return "mapping as given, read" if method == "mapping" else f"mapping by {method}"
 
 
 def _verification(facts: dict[str, Any], console: Console) -> None:

@@ -85,6 +85,14 @@ def operators() -> tuple[tuple[str, str], ...]:
     return tuple(sorted(_ENTRIES))
 
 
+def families() -> dict[str, tuple[tuple[str, str], ...]]:
+    """The same by the module that holds the rule, for tables."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for key in operators():
+        found.setdefault(_ENTRIES[key].build.__module__.rpartition(".")[2], []).append(key)
+    return {module: tuple(found[module]) for module in sorted(found)}
+
+
 @cache
 def rule_for(signature: Signature) -> OpRule:
     """The rule of a node. Never fails: without one, the node is computed whole on every member."""
