@@ -112,7 +112,7 @@ def wrong_shapes() -> None:
         (lambda: write("model.onnx", ""), ["model.onnx: the file is empty"]),
         (lambda: (Path("model.onnx").unlink(), Path("model.onnx").mkdir()), ["model.onnx: this is a folder"]),
         (invalid_model, ["model.onnx: not a valid ONNX model", "MathMul"]),
-        (wrong_shapes, ["MatMul"]),
+        (wrong_shapes, ["do not fit together", "MatMul"]),
         (lambda: onnx.save(small_model("batch"), "model.onnx"), ["batch", "--dim"]),
     ],
 )
@@ -245,12 +245,10 @@ def test_bad_syntax(options: list[str], capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.usefixtures("place")
-@pytest.mark.parametrize(
-    "options", [["--dim", "batch=0"], ["--dim", "batch"], ["--dim", "btach=2"], ["--dim", "batch=x"]]
-)
-def test_bad_dimensions(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("dim", ["batch=0", "batch", "btach=2", "batch=x"])
+def test_bad_dimensions(dim: str, capsys: pytest.CaptureFixture[str]) -> None:
     onnx.save(small_model("batch"), "model.onnx")
-    arguments = ["model.onnx", "--hw", "pool.json", "-o", "out", *options]
+    arguments = ["model.onnx", "--hw", "pool.json", "-o", "out", "--dim", dim]
     assert main(arguments) in (1, 2)
     message = capsys.readouterr().err
     assert "batch" in message
