@@ -97,7 +97,12 @@ def test_a_ring_of_weights() -> None:
 def test_two_rings() -> None:
     ring = lowered(PRODUCT, "ES(M=2,N=2) SS(weight)").ring
     assert ring.groups == ((0, 2), (1, 3))
-    assert [box_text(piece) for pieces in ring.pieces for piece in pieces] == ["0:6,0:1", "0:6,1:2", "0:6,2:3", "0:6,3:4"]
+    assert [box_text(piece) for pieces in ring.pieces for piece in pieces] == [
+        "0:6,0:1",
+        "0:6,1:2",
+        "0:6,2:3",
+        "0:6,3:4",
+    ]
 
 
 def test_phases_of_a_ring() -> None:
@@ -138,7 +143,14 @@ def test_what_cannot_be_applied(strategy: str, why: str) -> None:
 
 def test_every_layout_is_one() -> None:
     """Whatever is asked for, what a node leaves covers its output in each part."""
-    for strategy in ("ES(M=4)", "ES(K=4)", "ES(K=2,N=2)", "ES(M=2,K=2) deferred", "ES(K=4) reduce-scatter(M)", "single"):
+    for strategy in (
+        "ES(M=4)",
+        "ES(K=4)",
+        "ES(K=2,N=2)",
+        "ES(M=2,K=2) deferred",
+        "ES(K=4) reduce-scatter(M)",
+        "single",
+    ):
         sharding = lowered(PRODUCT, strategy)
         assert [*sharding.produced[0].problems(), *sharding.resolved[0].problems()] == [], strategy
 

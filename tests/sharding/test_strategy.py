@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mars_onnx.errors import InputError
-from mars_onnx.sharding.strategy import AUTO, SINGLE, WHOLE, Placement, Resolution, Ring, Split, Strategy, parse_strategy
+from mars_onnx.sharding.strategy import (
+    AUTO,
+    SINGLE,
+    WHOLE,
+    Placement,
+    Resolution,
+    Ring,
+    Split,
+    Strategy,
+    parse_strategy,
+)
 
 
 @pytest.mark.parametrize(
