@@ -20,6 +20,10 @@ def slice_initializer(value: ir.Value, box: Box) -> ir.TensorProtocol:
     if tensor is None or value.name is None:
         raise ValueError(f"{value.name!r} is no initializer")
     shape = box_shape(box)
+    if isinstance(tensor, ir.ExternalTensor):
+        # Maps the file, and reads nothing. Here, because partitions are run and written by several threads, and onnx_ir
+        # maps a tensor of a file without a lock.
+        tensor.numpy()
     name = value.name if box == whole_box(tensor.shape.numpy()) else f"{value.name}[{box_text(box)}]"
     if tensor.nbytes <= _EAGER_BYTES:
         return _slice(tensor, box, name)

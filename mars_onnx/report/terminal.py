@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+#: Columns from which there is room for everything.
+_WIDE = 90
+_TIMES = ("compute", "transfer", "idle")
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
@@ -15,11 +20,12 @@ def show(report: dict[str, Any], folder: Path, console: Console, *, verbose: boo
     """Print what a person wants to know first, and with ``verbose`` every layer."""
     model, pool, search = report["model"], report["pool"], report["search"]
     console.print(
-        f"[bold]{model['name']}[/] ({model['layers']} layers) on [bold]{pool['name']}[/] "
-        f"({pool['accelerators']} accelerators), mapping by {search['method']} in {search['seconds']:.2f} s",
+        f"[bold]{escape(model['name'])}[/] ({model['layers']} layers) on [bold]{escape(pool['name'])}[/] "
+        f"({pool['accelerators']} accelerators), {_how(search['method'])} in {search['seconds']:.2f} s; "
+        "times in ms",
         highlight=False,
     )
-    console.print(_accelerators(report["accelerators"]))
+    console.print(_accelerators(report["accelerators"], console.width))
     if verbose:
         console.print(_layers(report["layers"]))
     counts: dict[str, list[int]] = {}
@@ -32,9 +38,14 @@ def show(report: dict[str, Any], folder: Path, console: Console, *, verbose: boo
     whole = report["computed_whole"]
     if whole:
         shown = ", ".join(whole[:5]) + (f" and {len(whole) - 5} more" if len(whole) > 5 else "")
-        console.print(f"[yellow]computed whole for want of a rule:[/] {shown}", highlight=False)
+        console.print(f"[yellow]computed whole for want of a rule:[/] {escape(shown)}", highlight=False)
     _verification(report["verification"], console)
-    console.print(f"written to {folder}/", highlight=False)
+    console.print(f"written to {folder}/", highlight=False, markup=False, soft_wrap=True)
+
+
+def _how(method: str) -> str:
+    """Where the mapping is from: ``method`` is ``mapping`` where it was given."""
+    return "mapping as given, read" if method == "mapping" else f"mapping by {method}"
 
 
 def _verification(facts: dict[str, Any], console: Console) -> None:
@@ -51,28 +62,36 @@ def _verification(facts: dict[str, Any], console: Console) -> None:
     )
 
 
-def _accelerators(rows: list[dict[str, Any]]) -> Table:
-    table = Table("accelerator", "set", "design", box=None, pad_edge=False)
-    for heading in ("compute ms", "communication ms", "idle ms", "weights", "memory needed", "of"):
-        table.add_column(heading, justify="right")
+def _accelerators(rows: list[dict[str, Any]], width: int) -> Table:
+    wide = width >= _WIDE
+    table = _table(("accelerator", "set", "design"), (*_TIMES, *(("weights",) if wide else ()), "memory", "of"))
     for row in rows:
         table.add_row(
-            row["id"],
+            escape(row["id"]),
             "-" if row["set"] is None else str(row["set"]),
-            row["design"] or "unused",
+            escape(row["design"] or "unused"),
             *(f"{row[key] * 1e3:.3f}" for key in ("compute_s", "communication_s", "idle_s")),
-            *(size_text(row[key]) for key in ("weight_bytes", "peak_memory_bytes", "memory_bytes")),
+            *((size_text(row["weight_bytes"]),) if wide else ()),
+            *(size_text(row[key]) for key in ("peak_memory_bytes", "memory_bytes")),
         )
     return table
 
 
 def _layers(rows: list[dict[str, Any]]) -> Table:
-    table = Table("layer", "op", "set", "strategy", box=None, pad_edge=False)
-    for heading in ("compute ms", "communication ms"):
-        table.add_column(heading, justify="right")
+    table = _table(("layer", "op", "set", "strategy"), _TIMES[:2])
     for row in rows:
         times = (f"{row[key] * 1e3:.3f}" for key in ("compute_s", "communication_s"))
-        table.add_row(row["name"], row["op"], str(row["set"]), row["strategy"], *times)
+        table.add_row(escape(row["name"]), escape(row["op"]), str(row["set"]), escape(row["strategy"]), *times)
+    return table
+
+
+def _table(texts: Sequence[str], numbers: Sequence[str]) -> Table:
+    """A table without lines, whose numbers are never broken; names are, where the terminal is narrow."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in texts:
+        table.add_column(heading, overflow="fold", vertical="top")
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 

@@ -13,7 +13,6 @@ from mars_onnx.errors import InputError
 from mars_onnx.geometry import Layout, hull
 from mars_onnx.redistribution.planner import redistribute
 from mars_onnx.rules.signature import tensor_type
-from mars_onnx.sharding.lowering import Sharding
 from mars_onnx.stages import attachments
 from mars_onnx.stages.sharded import (
     REDISTRIBUTE,
@@ -65,7 +64,7 @@ class _Inserter:
         mapping = attachments.get_mapping(self.model)
         for node in list(self.model.graph):
             sharding = sharding_of(node, mapping)
-            self.check_opaque_inputs(node, sharding)
+            self.check_opaque_inputs(node, sharding.members)
             for index, value, need in list(needed_inputs(node, sharding)):
                 provided = self.provide(value, need, node)
                 if index is not None:
@@ -136,9 +135,8 @@ class _Inserter:
         """A model output leaves as values, not as partial sums, and under its own name."""
         if tensor_type(value) is None:
             raise InputError(
-                f"the model's output {value.name!r} has no static tensor shape (it depends on data, or nothing is known "
-                "of an operator before it), so nobody could say which accelerator gives which part of it; cut the model "
-                "before it"
+                f"the model output {value.name!r} has no static shape ({value.type} {value.shape}), so that no "
+                "accelerator can give a box of it; remove it from the outputs, or compute it after the partitions"
             )
         final = self.current.get(value, value)
         layout = attachments.get_layout(final)
@@ -151,20 +149,15 @@ class _Inserter:
             final.name = name
             self.model.graph.outputs[index] = final
 
-    def check_opaque_inputs(self, node: ir.Node, sharding: Sharding) -> None:
-        """A value without static shape, or that is no tensor, cannot travel: who needs it must have computed it."""
+    def check_opaque_inputs(self, node: ir.Node, members: tuple[int, ...]) -> None:
+        """A value without static shape, or that is no tensor, cannot travel between sets."""
         mapping = attachments.get_mapping(self.model)
         for value in (*node.inputs, *captured_inputs(node)):
             producer = value.producer() if value is not None else None
             if value is None or tensor_type(value) is not None or producer is None:
                 continue
-            if not _busy(sharding) <= _busy(sharding_of(producer, mapping)):
+            if mapping.sets[attachments.get_set(producer)].members != members:
                 raise InputError(
                     f"layer {node.name!r} takes {value.name!r}, which has no static tensor shape and so cannot be sent "
-                    f"from the accelerators of {producer.name!r}; map both layers to the same set, both as 'whole'"
+                    f"from the accelerators of {producer.name!r}; map both layers to the same set"
                 )
-
-
-def _busy(sharding: Sharding) -> set[int]:
-    """The ranks that have a share."""
-    return {rank for rank, share in zip(sharding.members, sharding.shares, strict=True) if share is not None}

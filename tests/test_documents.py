@@ -1,0 +1,104 @@
+"""What the documents show is true: examples parse and compile, links lead somewhere, tables are up to date."""
+
+import json
+import re
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+
+import mars_onnx
+from benchmarks.markdown import between_markers, table
+from benchmarks.operators import operator_table
+from mars_onnx.__main__ import parser
+from mars_onnx.errors import UsageError
+from mars_onnx.models import load_builder
+from mars_onnx.sharding.strategy import parse_strategy
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+MAPPING = ROOT / "docs" / "mapping.md"
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def heading_anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.fixture(scope="module")
+def resnet18() -> ir.Model:
+    return ir.from_proto(load_builder().build("resnet18"))
+
+
+@pytest.mark.parametrize("text", blocks(MAPPING, "json"))
+def test_mappings_can_be_used(text: str, resnet18: ir.Model, tmp_path: Path) -> None:
+    file = tmp_path / "mapping.json"
+    file.write_text(text, encoding="utf-8")
+    compilation = mars_onnx.compile(resnet18, "fpga_pool", mapping=file)
+    assert len(compilation.mapping.sets) == len(json.loads(text)["sets"])
+
+
+def test_strategies_parse() -> None:
+    section = MAPPING.read_text(encoding="utf-8").partition("## Strategies")[2]
+    examples = re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+    assert len(examples) > 8
+    assert [str(parse_strategy(text)) for text in examples] == examples
+
+
+def test_the_grammar_is_that_of_the_code() -> None:
+    from mars_onnx.sharding import strategy
+
+    def words(text: str) -> list[str]:
+        return re.sub(r"\s*:=", " :=", text).split()
+
+    (block,) = [block for block in blocks(MAPPING, "") if ":=" in block]
+    assert " ".join(words(block)) in " ".join(words(strategy.__doc__ or ""))
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name) if name else path
+        assert file.is_file(), target
+        assert not anchor or anchor in heading_anchors(file), target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_have_these_options(path: Path) -> None:
+    known = {option for action in parser()._actions for option in action.option_strings}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        command = re.match(r"^(?:mars-onnx|python -m mars_onnx) (.*)$", line)
+        if command:
+            used = re.findall(r"(?:^|\s)(--?[a-z][\w-]*)", command[1].partition("#")[0])
+            assert set(used) <= known, line
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    for path in DOCUMENTS:
+        for block in blocks(path, ""):
+            for line in re.findall(r"^make ([a-z-]+)", block, re.MULTILINE):
+                assert line in targets, f"{path.name}: make {line}"
+
+
+def test_the_table_of_operators_is_up_to_date() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert between_markers(text, "operators", operator_table()) == text, (
+        "run python -m benchmarks.operators --write README.md"
+    )
+
+
+def test_markers() -> None:
+    assert between_markers("a <!-- x -->old<!-- /x --> b", "x", "new\n") == "a <!-- x -->\nnew\n<!-- /x --> b"
+    with pytest.raises(UsageError, match="<!-- y -->"):
+        between_markers("<!-- x --><!-- /x -->", "y", "")
+    assert table(("a", "b"), [("1", "2")], 1) == "| a | b |\n| --- | --: |\n| 1 | 2 |\n"
