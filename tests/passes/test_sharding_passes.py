@@ -245,7 +245,7 @@ def test_what_has_no_static_shape_stays_on_its_set() -> None:
     sharded(written, {}, {"find": "single", "turn": "single"})
     with pytest.raises(InputError, match="map both layers to the same set"):
         sharded(written, {}, {"find": "whole"}, {"turn": "whole"}, groups=(2, 2))
-    with pytest.raises(InputError, match="the model output .n. has no static shape"):
+    with pytest.raises(InputError, match=r"the model output .n. has no static shape"):
         sharded("(float[4] x) => (int64[1, N] n) {\n [find] n = NonZero (x)\n}", {}, {"find": "whole"})
 
 
