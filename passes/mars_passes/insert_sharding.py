@@ -13,6 +13,7 @@ from mars_onnx.errors import InputError
 from mars_onnx.geometry import Layout, hull
 from mars_onnx.redistribution.planner import redistribute
 from mars_onnx.rules.signature import tensor_type
+from mars_onnx.sharding.lowering import Sharding
 from mars_onnx.stages import attachments
 from mars_onnx.stages.sharded import (
     REDISTRIBUTE,
@@ -65,7 +66,7 @@ class _Inserter:
         mapping = attachments.get_mapping(self.model)
         for node in list(self.model.graph):
             sharding = sharding_of(node, mapping)
-            self.check_opaque_inputs(node, sharding.members)
+            self.check_opaque_inputs(node, sharding)
             for index, value, need in list(needed_inputs(node, sharding)):
                 provided = self.provide(value, need, node)
                 if index is not None:
@@ -160,15 +161,20 @@ class _Inserter:
             final.name = name
             self.model.graph.outputs[index] = final
 
-    def check_opaque_inputs(self, node: ir.Node, members: tuple[int, ...]) -> None:
-        """A value without static shape, or that is no tensor, cannot travel between sets."""
+    def check_opaque_inputs(self, node: ir.Node, sharding: Sharding) -> None:
+        """A value without static shape, or that is no tensor, cannot travel: who needs it must have computed it."""
         mapping = attachments.get_mapping(self.model)
         for value in (*node.inputs, *captured_inputs(node)):
             producer = value.producer() if value is not None else None
             if value is None or tensor_type(value) is not None or producer is None:
                 continue
-            if mapping.sets[attachments.get_set(producer)].members != members:
+            if not _busy(sharding) <= _busy(sharding_of(producer, mapping)):
                 raise InputError(
                     f"layer {node.name!r} takes {value.name!r}, which has no static tensor shape and so cannot be sent "
-                    f"from the accelerators of {producer.name!r}; map both layers to the same set"
+                    f"from the accelerators of {producer.name!r}; map both layers to the same set, both as 'whole'"
                 )
+
+
+def _busy(sharding: Sharding) -> set[int]:
+    """The ranks that have a share."""
+    return {rank for rank, share in zip(sharding.members, sharding.shares, strict=True) if share is not None}

@@ -173,6 +173,28 @@ def test_an_input_that_one_layer_reads_in_halves_and_another_whole_enters_as_a_w
     assert "= Slice (x, " in text(compiled.models[0])
 
 
+def test_an_input_that_nobody_reads_enters_nowhere() -> None:
+    compiled = sharded("(float[4] x, float[3] idle) => (float[4] y) {\n [a] y = Relu (x)\n}", {}, {"a": "whole"})
+    assert [(tensor.tensor, tensor.boxes) for tensor in compiled.plan.inputs if not tensor.boxes] == [("idle", ())]
+    assert attachments.get_layout(compiled.sharded.graph.inputs[1]).members == ()
+
+
+def test_an_input_that_is_an_output_leaves_under_another_name() -> None:
+    """A value has one name only. Who compares with the original has to know that it is the same output."""
+    compiled = sharded("(float[4] x) => (float[4] y, float[4] x) {\n [a] y = Relu (x)\n}", {}, {"*": "ES(D0=2)"})
+    assert [tensor.tensor for tensor in compiled.plan.outputs] == ["y", "x_output"]
+
+
+def test_a_replica_whose_result_nobody_reads_runs() -> None:
+    compiled = sharded(
+        "(float[4,6] x) => (float[4,4] z) {\n [a] y = MatMul (x, w)\n [b] z = Relu (y)\n}",
+        {"w": (6, 4)},
+        {"a": "ES(K=2)", "b": "whole"},
+    )
+    assert [len(partition.outputs) for partition in compiled.partitions.partitions] == [1, 0]
+    compiled.verify(deep=False).raise_if_failed()
+
+
 def test_names_of_the_model_are_not_taken() -> None:
     """Exporters name values as the emission would; every value still has a name of its own."""
     compiled = sharded(
@@ -245,7 +267,7 @@ def test_what_has_no_static_shape_stays_on_its_set() -> None:
     sharded(written, {}, {"find": "single", "turn": "single"})
     with pytest.raises(InputError, match="map both layers to the same set"):
         sharded(written, {}, {"find": "whole"}, {"turn": "whole"}, groups=(2, 2))
-    with pytest.raises(InputError, match=r"the model output .n. has no static shape"):
+    with pytest.raises(InputError, match="the model output 'n' has no static shape"):
         sharded("(float[4] x) => (int64[1, N] n) {\n [find] n = NonZero (x)\n}", {}, {"find": "whole"})
 
 
