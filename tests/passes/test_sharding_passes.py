@@ -70,9 +70,9 @@ def test_a_halo() -> None:
             # w [2, 2, 3, 3]
             # mars.token.start [1]
             # v [2, 2, 3, 3]
-            [Conv_0] y = Conv <kernel_shape: ints = [3, 3], pads: ints = [0, 1, 1, 1]> (x, w)
+            [first] y = Conv <kernel_shape: ints = [3, 3], pads: ints = [0, 1, 1, 1]> (x, w)
             [HaloExchange_0] "y.2", "mars.token" = org.mars_onnx.comm.HaloExchange <tag: int = 0, group: ints = [0, 1], shape: ints = [1, 2, 5, 4], dtype: int = 1, axis: int = 2, held: ints = [0, 4, 4, 8], need: ints = [0, 5, 3, 8]> (y, "mars.token.start")
-            [Conv_1] z = Conv <kernel_shape: ints = [3, 3], pads: ints = [0, 1, 1, 1]> ("y.2", v)
+            [second] z = Conv <kernel_shape: ints = [3, 3], pads: ints = [0, 1, 1, 1]> ("y.2", v)
         }""",  # noqa: E501
     )
 
@@ -98,10 +98,10 @@ def test_partial_sums_and_a_bias_that_counts_once() -> None:
         }""",  # noqa: E501
     )
     first, second = (text(compiled.models[rank]) for rank in (0, 1))
-    assert '[Gemm_0] y = Gemm (x, "w[0:3,0:4]", b)' in first
-    assert '[Gemm_0] y = Gemm (x, "w[3:6,0:4]")' in second
+    assert '[first] y = Gemm (x, "w[0:3,0:4]", b)' in first
+    assert '[first] y = Gemm (x, "w[3:6,0:4]")' in second
     assert "sizes: ints = [2, 2]" in first
-    parts = [compiled.models[rank].graph.node("Gemm_0").outputs[0].metadata_props for rank in (0, 1)]
+    parts = [compiled.models[rank].graph.node("first").outputs[0].metadata_props for rank in (0, 1)]
     assert [(own["mars.part"], own["mars.reduce"], own["mars.box"]) for own in parts] == [
         ("0/2", "sum", "0:4,0:4"),
         ("1/2", "sum", "0:4,0:4"),
@@ -119,10 +119,10 @@ def test_a_ring() -> None:
         (float[2,6] x, int64[1] mars.token.start) => (float[2,4] y, int64[1] mars.token) {
             # w[0:6,2:4] [6, 2]
             # mars.token.start [1]
-            [MatMul_0] MatMul_0 = MatMul (x, "w[0:6,2:4]")
+            [first] MatMul_0 = MatMul (x, "w[0:6,2:4]")
             [Shift_0] "w.0", "mars.token" = org.mars_onnx.comm.Shift <tag: int = 0, group: ints = [0, 1], shape: ints = [6, 2], dtype: int = 1, offset: int = -1> ("w[0:6,2:4]", "mars.token.start")
-            [MatMul_1] MatMul_1 = MatMul (x, "w.0")
-            [Concat_2] y = Concat <axis: int = 1> (MatMul_1, MatMul_0)
+            ["first.2"] MatMul_1 = MatMul (x, "w.0")
+            ["first.Concat"] y = Concat <axis: int = 1> (MatMul_1, MatMul_0)
         }""",  # noqa: E501
     )
     phases = [node.metadata_props.get("mars.phase") for node in compiled.models[1].graph]
@@ -144,7 +144,7 @@ def test_partial_sums_behind_an_output() -> None:
         }""",
     )
     for partition in compiled.models.values():
-        first = partition.graph.node("MatMul_0").outputs[0]
+        first = partition.graph.node("first").outputs[0]
         assert first.metadata_props["mars.source"] == "y"
         assert "mars.part" in first.metadata_props
 
