@@ -11,7 +11,7 @@ import onnx_ir as ir
 from mars_onnx.comm.attributes import Communication, token_start
 from mars_onnx.comm.domain import DOMAIN
 from mars_onnx.emission.local_graph import LocalGraphBuilder
-from mars_onnx.emission.weights import slice_initializer
+from mars_onnx.emission.weights import slice_initializer, sliced_name
 from mars_onnx.geometry import Box, Reduction, box_shape, box_text, contains, intersect, relative
 from mars_onnx.redistribution.plan import Fragment
 from mars_onnx.rules.signature import tensor_type
@@ -120,8 +120,8 @@ class PartitionBuilder(LocalGraphBuilder):
         if source.is_initializer():
             key = (source, box)
             if key not in self._weights:
-                self._weights[key] = self.initializer(slice_initializer(source, box))
-                self.unique(self._weights[key].name or "")
+                name = self.unique(sliced_name(source, box))
+                self._weights[key] = self.initializer(slice_initializer(source, box, name))
             return self._weights[key]
         held, value = self.held[source]
         return self.cut(value, held, box)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -17,6 +20,7 @@ WEIGHTS: dict[str, npt.NDArray[np.generic]] = {
     "w": RNG.standard_normal((6, 6)).astype(np.float32),
     "kernel": (RNG.standard_normal((8, 8, 3, 3)) / 8).astype(np.float32),
     "half_kernel": (RNG.standard_normal((8, 8, 3, 3)) / 8).astype(np.float16),
+    "w[0:6,0:3]": RNG.standard_normal((6, 6)).astype(np.float32),
     "scale": np.float32(0.05),
     "zero": np.int8(0),
 }
@@ -123,3 +127,18 @@ def test_output_of_unknown_shape_is_refused() -> None:
     model = model_of("g (float[4,6] x) => (int64[2,n] y) { r = Relu (x)  y = NonZero (r) }")
     with pytest.raises(InputError, match=r"the model output 'y' has no static shape .*\[2,n\]"):
         mars_onnx.compile(model, "edge_pool")
+
+
+def test_names_that_partitions_would_give(tmp_path: Path) -> None:
+    """A weight that is called like a slice of another, and a value called like a token."""
+    text = """g (float[4,6] x) => (float[4,6] y) {
+        "token_0" = MatMul (x, w)
+        t = MatMul ("token_0", "w[0:6,0:3]")
+        y = Relu (t)
+    }"""
+    model = model_of(text)
+    model.graph[2].name = "last"
+    own = {"accelerators": ["board0", "board1"], "layers": {"last": "whole", "*": "ES(N=2)"}}
+    path = tmp_path / "mapping.json"
+    path.write_text(json.dumps({"schema": "mars-onnx/mapping/1", "sets": [own]}), encoding="utf-8")
+    mars_onnx.compile(model, "edge_pool", mapping=path).verify(deep=True).raise_if_failed()
