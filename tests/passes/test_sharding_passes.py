@@ -70,9 +70,9 @@ def test_a_halo() -> None:
             # w [2, 2, 3, 3]
             # mars.token.start [1]
             # v [2, 2, 3, 3]
-            [Conv_0] y = Conv <kernel_shape: ints = [3, 3], pads: ints = [0, 1, 1, 1]> (x, w)
+            [first] y = Conv <kernel_shape: ints = [3, 3], pads: ints = [0, 1, 1, 1]> (x, w)
             [HaloExchange_0] "y.2", "mars.token" = org.mars_onnx.comm.HaloExchange <tag: int = 0, group: ints = [0, 1], shape: ints = [1, 2, 5, 4], dtype: int = 1, axis: int = 2, held: ints = [0, 4, 4, 8], need: ints = [0, 5, 3, 8]> (y, "mars.token.start")
-            [Conv_1] z = Conv <kernel_shape: ints = [3, 3], pads: ints = [0, 1, 1, 1]> ("y.2", v)
+            [second] z = Conv <kernel_shape: ints = [3, 3], pads: ints = [0, 1, 1, 1]> ("y.2", v)
         }""",  # noqa: E501
     )
 
@@ -98,10 +98,10 @@ def test_partial_sums_and_a_bias_that_counts_once() -> None:
         }""",  # noqa: E501
     )
     first, second = (text(compiled.models[rank]) for rank in (0, 1))
-    assert '[Gemm_0] y = Gemm (x, "w[0:3,0:4]", b)' in first
-    assert '[Gemm_0] y = Gemm (x, "w[3:6,0:4]")' in second
+    assert '[first] y = Gemm (x, "w[0:3,0:4]", b)' in first
+    assert '[first] y = Gemm (x, "w[3:6,0:4]")' in second
     assert "sizes: ints = [2, 2]" in first
-    parts = [compiled.models[rank].graph.node("Gemm_0").outputs[0].metadata_props for rank in (0, 1)]
+    parts = [compiled.models[rank].graph.node("first").outputs[0].metadata_props for rank in (0, 1)]
     assert [(own["mars.part"], own["mars.reduce"], own["mars.box"]) for own in parts] == [
         ("0/2", "sum", "0:4,0:4"),
         ("1/2", "sum", "0:4,0:4"),
@@ -119,10 +119,10 @@ def test_a_ring() -> None:
         (float[2,6] x, int64[1] mars.token.start) => (float[2,4] y, int64[1] mars.token) {
             # w[0:6,2:4] [6, 2]
             # mars.token.start [1]
-            [MatMul_0] MatMul_0 = MatMul (x, "w[0:6,2:4]")
+            [first] MatMul_0 = MatMul (x, "w[0:6,2:4]")
             [Shift_0] "w.0", "mars.token" = org.mars_onnx.comm.Shift <tag: int = 0, group: ints = [0, 1], shape: ints = [6, 2], dtype: int = 1, offset: int = -1> ("w[0:6,2:4]", "mars.token.start")
-            [MatMul_1] MatMul_1 = MatMul (x, "w.0")
-            [Concat_2] y = Concat <axis: int = 1> (MatMul_1, MatMul_0)
+            ["first.2"] MatMul_1 = MatMul (x, "w.0")
+            ["first.Concat"] y = Concat <axis: int = 1> (MatMul_1, MatMul_0)
         }""",  # noqa: E501
     )
     phases = [node.metadata_props.get("mars.phase") for node in compiled.models[1].graph]
@@ -144,7 +144,7 @@ def test_partial_sums_behind_an_output() -> None:
         }""",
     )
     for partition in compiled.models.values():
-        first = partition.graph.node("MatMul_0").outputs[0]
+        first = partition.graph.node("first").outputs[0]
         assert first.metadata_props["mars.source"] == "y"
         assert "mars.part" in first.metadata_props
 
@@ -171,6 +171,28 @@ def test_an_input_that_one_layer_reads_in_halves_and_another_whole_enters_as_a_w
     boxes = {box.rank: box.box for box in compiled.plan.inputs[0].boxes}
     assert boxes == {0: ((0, 4), (0, 4)), 1: ((2, 4), (0, 4))}
     assert "= Slice (x, " in text(compiled.models[0])
+
+
+def test_an_input_that_nobody_reads_enters_nowhere() -> None:
+    compiled = sharded("(float[4] x, float[3] idle) => (float[4] y) {\n [a] y = Relu (x)\n}", {}, {"a": "whole"})
+    assert [(tensor.tensor, tensor.boxes) for tensor in compiled.plan.inputs if not tensor.boxes] == [("idle", ())]
+    assert attachments.get_layout(compiled.sharded.graph.inputs[1]).members == ()
+
+
+def test_an_input_that_is_an_output_leaves_under_another_name() -> None:
+    """A value has one name only. Who compares with the original has to know that it is the same output."""
+    compiled = sharded("(float[4] x) => (float[4] y, float[4] x) {\n [a] y = Relu (x)\n}", {}, {"*": "ES(D0=2)"})
+    assert [tensor.tensor for tensor in compiled.plan.outputs] == ["y", "x_output"]
+
+
+def test_a_replica_whose_result_nobody_reads_runs() -> None:
+    compiled = sharded(
+        "(float[4,6] x) => (float[4,4] z) {\n [a] y = MatMul (x, w)\n [b] z = Relu (y)\n}",
+        {"w": (6, 4)},
+        {"a": "ES(K=2)", "b": "whole"},
+    )
+    assert [len(partition.outputs) for partition in compiled.partitions.partitions] == [1, 0]
+    compiled.verify(deep=False).raise_if_failed()
 
 
 def test_names_of_the_model_are_not_taken() -> None:
@@ -245,7 +267,7 @@ def test_what_has_no_static_shape_stays_on_its_set() -> None:
     sharded(written, {}, {"find": "single", "turn": "single"})
     with pytest.raises(InputError, match="map both layers to the same set"):
         sharded(written, {}, {"find": "whole"}, {"turn": "whole"}, groups=(2, 2))
-    with pytest.raises(InputError, match="the model output .n. has no static shape"):
+    with pytest.raises(InputError, match="the model output 'n' has no static shape"):
         sharded("(float[4] x) => (int64[1, N] n) {\n [find] n = NonZero (x)\n}", {}, {"find": "whole"})
 
 

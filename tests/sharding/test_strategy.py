@@ -52,6 +52,7 @@ def test_what_a_text_means(text: str, strategy: Strategy) -> None:
         ("SS(weight)  ES(H=2)", "ES(H=2) SS(weight)"),
         ("ES(K=2) all-reduce", "ES(K=2)"),
         ("ES(H=5:5)", "ES(H=2)"),
+        ("all-reduce", "whole"),
     ],
 )
 def test_ways_to_write_the_same(text: str, same: str) -> None:
