@@ -89,9 +89,9 @@ class PixelChannelArray(Engine):
             nest = loops(_as_convolution(work))
             tiles = ceil_div(nest.pixels, own.pixel_parallel)
             taps = work.macs / np.maximum(1, work.elements)
-            fed = np.maximum(packets(nest, own.pixel_parallel, feed.pixels), tiles * taps) + feed.header_packets * tiles
+            fed = np.maximum(packets(nest, own.pixel_parallel, feed.pixels), tiles * taps)
             slices = ceil_div(nest.out_channels, feed.channels)
-            per_image = slices * fed * (own.clock_hz / feed.clock_hz)
+            per_image = (slices * fed + feed.header_packets * tiles) * (own.clock_hz / feed.clock_hz)
             chosen, cycles = chosen | pooled, np.where(pooled, nest.batch * per_image + startup, cycles)
         if own.matrix_bytes_per_s:
             product = work.op_class == OpClass.MATMUL
