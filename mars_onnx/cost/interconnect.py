@@ -2,7 +2,7 @@
 
 A message of ``S`` bytes over a route takes ``alpha + S * beta``: ``alpha`` the sum of the links' latencies, and
 ``1 / beta`` the bandwidth of its slowest link (Hockney, 1994), or, past nodes that store a message before they pass it
-on, of the slowest link before and after each of them, added up. Transfers of one round that use the same direction of
+on, the sum of the slowest links' times before and after each of them. Transfers of one round that use the same direction of
 a link, or any direction of a half-duplex link, share its bandwidth; the slowest transfer ends the round. Collectives
 are rounds of transfers (``mars_onnx.cost.rounds``), in as many chunks as the pool declares; of the algorithms that it
 allows, the fastest is taken. What this leaves out is in docs/cost-model.md.
@@ -68,7 +68,7 @@ class Step:
         beta: Seconds per byte of each channel; 0 where transfers do not share.
         stretches: Per transfer and stretch the channels, ``[transfers, stretches, channels of one]``, filled up with
             the last channel, which takes no time.
-        own: Seconds per byte of the links that are not shared, ``[transfers, stretches]``.
+        own: Seconds per byte of the slowest link of a stretch, with nothing else going on, ``[transfers, stretches]``.
     """
 
     alpha: FloatArray
@@ -85,8 +85,11 @@ class Step:
         """
         sizes = np.broadcast_to(np.asarray(nbytes, np.float64), (*np.shape(nbytes)[:-1], len(self.alpha)))
         busy = (sizes @ self.uses) * self.beta
-        stretches = np.maximum(busy[..., self.stretches].max(axis=-1), sizes[..., None] * self.own)
-        took: FloatArray = np.where(sizes > 0, self.alpha + stretches.sum(axis=-1), 0.0).max(axis=-1, initial=0.0)
+        own = sizes[..., None] * self.own
+        # Messages queue up at the busiest stretch only: at the others they arrive, and go on, one by one.
+        waits = (busy[..., self.stretches].max(axis=-1) - own).max(axis=-1)
+        needed = self.alpha + own.sum(axis=-1) + np.maximum(waits, 0.0)
+        took: FloatArray = np.where(sizes > 0, needed, 0.0).max(axis=-1, initial=0.0)
         return took
 
 
@@ -101,8 +104,7 @@ def step_of(pool: Pool, pairs: Sequence[Pair]) -> Step:
             channels, slowest = stretches[-1]
             if link.shared:
                 channels.append(numbers.setdefault(link.channel(start, end), len(numbers)))
-            else:
-                stretches[-1] = (channels, max(slowest, 1.0 / link.bandwidth_bytes_per_s))
+            stretches[-1] = (channels, max(slowest, 1.0 / link.bandwidth_bytes_per_s))
             if end in pool.stores:
                 stretches.append(([], 0.0))
         cut.append(stretches)
