@@ -24,6 +24,8 @@ SOURCE = "ASTRA-sim 2.0 (Won et al., ISPASS 2023), analytical network without co
 BEGIN, END = "<!-- collectives: begin -->", "<!-- collectives: end -->"
 MIB = 2**20
 
+OPS = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all")
+
 #: Published: all-reduce, unidirectional ring, 50 "GB/s" (GiB/s in fact), 500 ns, 4 chunks; ns by members and MiB.
 PUBLISHED = {
     4: {1: 43_000, 4: 135_316, 16: 504_604, 64: 1_981_636},
@@ -31,14 +33,10 @@ PUBLISHED = {
 }
 #: Algorithms of its sample systems; other collectives of ours have no counterpart there.
 ALGORITHMS = {
-    "ring": dict.fromkeys(("all_reduce", "all_gather", "reduce_scatter", "all_to_all"), ["ring"]),
-    "fully_connected": dict.fromkeys(("all_reduce", "all_gather", "reduce_scatter", "all_to_all"), ["direct"]),
-    "switch": {
-        **dict.fromkeys(("all_reduce", "all_gather", "reduce_scatter"), ["halving_doubling"]),
-        "all_to_all": ["direct"],
-    },
+    "ring": {op: ["ring"] for op in OPS},
+    "fully_connected": {op: ["direct"] for op in OPS},
+    "switch": {op: ["direct" if op == "all_to_all" else "halving_doubling"] for op in OPS},
 }
-OPS = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all")
 
 
 def document(
@@ -56,8 +54,8 @@ def document(
 ) -> dict[str, Any]:
     """A pool file that declares what ASTRA-sim is told: nothing of it is known to the cost model otherwise.
 
-    A sum reads two operands and writes one through the memory of ``memory_gb_per_s``. ``shared``: with contention, which together
-    with ``store_and_forward`` switches is close to its congestion-aware variant.
+    A sum reads two operands and writes one through the memory of ``memory_gb_per_s``. ``shared``: with contention,
+    which together with ``store_and_forward`` switches is close to its congestion-aware variant.
     """
     names = [f"npu{rank}" for rank in range(members)]
     pairs = {
@@ -111,7 +109,7 @@ def load(content: dict[str, Any]) -> Pool:
 
 
 def ours_ns(pool: Pool, op: str, nbytes: float) -> float:
-    """Our time in ns. ``nbytes``: of a member's tensor (all-reduce, reduce-scatter, all-to-all) or piece (all-gather)."""
+    """Our time in ns. ``nbytes``: of every member's tensor before the collective."""
     net, group, n = Interconnect(pool), range(pool.size), pool.size
     if op == "all_to_all":
         return float(net.all_to_all(group, np.full((n, n), nbytes / n))) * 1e9
@@ -144,7 +142,7 @@ def derived_ns(
     algorithm = ALGORITHMS[topology][op][0]
     piece = size if op == "all_gather" else size // n
     levels = n.bit_length() - 1
-    sent, summed = {
+    known: dict[tuple[str, str], tuple[list[int], list[int]]] = {
         ("ring", "all_reduce"): ([piece] * (2 * n - 2), [piece] * (n - 1)),
         ("ring", "reduce_scatter"): ([piece] * (n - 1), [piece] * (n - 1)),
         ("ring", "all_gather"): ([piece] * (n - 1), []),
@@ -162,7 +160,8 @@ def derived_ns(
             [size >> level for level in range(2, levels + 1)],
         ),
         ("halving_doubling", "all_gather"): ([size << level for level in range(levels)], []),
-    }[algorithm, op]
+    }
+    sent, summed = known[algorithm, op]
     one = endpoint_ns * (len(sent) + 1)
     one += sum(floor(hops * latency_ns + message / rate) for message in sent)
     one += sum(3 * floor(amount / memory_gb_per_s) for amount in summed)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, groupby
+from itertools import combinations
 
-from mars_onnx.pool.topology import REFERENCE_BYTES, Pool
+from mars_onnx.pool.clusters import clusterings
+from mars_onnx.pool.topology import Pool
 
 #: Most ways to cut a group into clusters that are looked at.
 MAX_CUTS = 4
@@ -25,36 +26,6 @@ class Levels:
     inner: tuple[tuple[int, ...], ...]
     outer: tuple[tuple[int, ...], ...]
     disjoint: bool
-
-
-def clusterings(pool: Pool, ranks: Sequence[int]) -> list[tuple[tuple[int, ...], ...]]:
-    """Ways to cut ranks into clusters whose members reach each other faster than others (single linkage).
-
-    From the finest to the coarsest, without those of single ranks and of all together; order as in ``ranks``.
-    """
-    order = sorted((_seconds(pool, first, second), first, second) for first, second in combinations(ranks, 2))
-    cluster = {rank: [rank] for rank in ranks}
-    found: list[tuple[tuple[int, ...], ...]] = []
-    place = {rank: index for index, rank in enumerate(ranks)}
-    for _, alike in groupby(order, key=lambda entry: f"{entry[0]:.9e}"):
-        merged = False
-        for _, first, second in alike:
-            if cluster[first] is not cluster[second]:
-                merged = True
-                joined = cluster[first] + cluster[second]
-                cluster.update(dict.fromkeys(joined, joined))
-        apart = {id(members): members for members in cluster.values()}
-        if len(apart) == 1:
-            break
-        if merged:
-            ordered = (tuple(sorted(members, key=place.__getitem__)) for members in apart.values())
-            found.append(tuple(sorted(ordered, key=lambda members: place[members[0]])))
-    return found
-
-
-def _seconds(pool: Pool, first: int, second: int) -> float:
-    route = pool.route(first, second)
-    return route.latency_s + REFERENCE_BYTES / route.bandwidth_bytes_per_s
 
 
 def levels_of(pool: Pool, order: Sequence[int], *, even: bool) -> tuple[Levels, ...]:

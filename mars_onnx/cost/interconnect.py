@@ -2,10 +2,10 @@
 
 A message of ``S`` bytes over a route takes ``alpha + S * beta``: ``alpha`` the sum of the links' latencies, and
 ``1 / beta`` the bandwidth of its slowest link (Hockney, 1994), or, past nodes that store a message before they pass it
-on, the sum of the slowest links' times before and after each of them. Transfers of one round that use the same direction of
-a link, or any direction of a half-duplex link, share its bandwidth; the slowest transfer ends the round. Collectives
-are rounds of transfers (``mars_onnx.cost.rounds``), in as many chunks as the pool declares; of the algorithms that it
-allows, the fastest is taken. What this leaves out is in docs/cost-model.md.
+on, ``beta`` the sum of the slowest links' before and after each of them. Transfers of one round that use the same
+direction of a link, or any direction of a half-duplex link, share its bandwidth; the slowest transfer ends the round.
+Collectives are rounds of transfers (``mars_onnx.cost.rounds``), in as many chunks as the pool declares; of the
+algorithms that it allows, the fastest is taken. What this leaves out is in docs/cost-model.md.
 
 All byte counts may be arrays; times then have their shape.
 """

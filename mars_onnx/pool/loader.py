@@ -224,6 +224,15 @@ def _collectives(entry: CollectivesEntry | None) -> Collectives:
 def _digest(entry: PoolFile, used: dict[str, Design]) -> str:
     """Hash of the content: the same for another order of keys or spacing, and wherever the designs stand."""
     content = entry.model_dump(mode="json", by_alias=True, exclude={"designs"})
+    # Keys that came later count only where they are used, so that older pools keep their hashes.
+    if entry.collectives is None:
+        del content["collectives"]
+    for link in content["links"]:
+        if link["shared"]:
+            del link["shared"]
+    for node in (*content["hosts"], *content["switches"]):
+        if node["forwarding"] == "cut_through":
+            del node["forwarding"]
     content["designs"] = {name: _plain(used[name]) for name in sorted(used)}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
