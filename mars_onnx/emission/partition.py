@@ -13,6 +13,8 @@ from mars_onnx.emission.local_graph import LocalGraphBuilder
 from mars_onnx.emission.weights import slice_initializer
 from mars_onnx.geometry import Box, Reduction, box_shape, box_text, contains, intersect, relative
 from mars_onnx.redistribution.plan import Fragment
+from mars_onnx.rules.base import Share
+from mars_onnx.rules.shares import share_text
 from mars_onnx.rules.signature import tensor_type
 
 
@@ -50,6 +52,14 @@ class PartitionBuilder(LocalGraphBuilder):
             self._facts["mars.strategy"] = strategy
         if phase is not None:
             self._facts["mars.phase"] = str(phase)
+
+    def begin_share(self, share: Share) -> None:
+        """Nodes written from now on compute this share; what is written outside one only moves data."""
+        self._facts["mars.share"] = share_text(share.ranges)
+
+    def end_share(self) -> None:
+        """The share has been computed."""
+        self._facts.pop("mars.share", None)
 
     def unique(self, name: str) -> str:
         """``name``, with a number behind it if it has been taken."""

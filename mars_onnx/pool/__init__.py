@@ -2,7 +2,7 @@
 
 from mars_onnx.pool.loader import find_pool, load_design, load_pool, shipped_pools
 from mars_onnx.pool.parameters import KernelGain, Parameters, RooflineParameters
-from mars_onnx.pool.topology import REFERENCE_BYTES, Accelerator, Design, Link, Pool, Route
+from mars_onnx.pool.topology import REFERENCE_BYTES, Accelerator, Design, Link, Overlap, Pool, Route
 
 __all__ = [
     "REFERENCE_BYTES",
@@ -10,6 +10,7 @@ __all__ = [
     "Design",
     "KernelGain",
     "Link",
+    "Overlap",
     "Parameters",
     "Pool",
     "RooflineParameters",

@@ -12,10 +12,10 @@ from mars_onnx.data import data_folder
 from mars_onnx.errors import InputError
 from mars_onnx.pool.checks import check_design_names, check_ends, check_ids, check_links, check_reach
 from mars_onnx.pool.document import MAX_PROBLEMS, Document, Place, raise_problems, read_document, suggestion, unknown
-from mars_onnx.pool.format import MAX_FILE_BYTES, NAME_PATTERN, DesignEntry, DesignFile, PoolFile
+from mars_onnx.pool.format import MAX_FILE_BYTES, NAME_PATTERN, DesignEntry, DesignFile, OverlapEntry, PoolFile
 from mars_onnx.pool.messages import validate
 from mars_onnx.pool.parameters import Parameters, known_models, parameters_type
-from mars_onnx.pool.topology import Accelerator, Design, Link, Pool
+from mars_onnx.pool.topology import Accelerator, Design, Link, Overlap, Pool
 
 
 def shipped_pools() -> tuple[str, ...]:
@@ -197,12 +197,28 @@ def _pool(entry: PoolFile, designs: dict[str, Design]) -> Pool:
         or any(link.reconstructed for link in entry.links)
         or any(design.reconstructed for design in used.values()),
         notes=entry.notes,
+        overlap=_overlap(entry.overlap),
+    )
+
+
+def _overlap(entry: OverlapEntry | None) -> Overlap | None:
+    if entry is None:
+        return None
+    return Overlap(
+        communication_with_compute=entry.communication_with_compute,
+        double_buffering=entry.double_buffering,
+        prefetch_bytes=entry.prefetch_bytes,
+        contention=entry.contention,
+        local_moves=entry.local_moves,
+        source=entry.source,
     )
 
 
 def _digest(entry: PoolFile, used: dict[str, Design]) -> str:
     """Hash of the content: the same for another order of keys or spacing, and wherever the designs stand."""
     content = entry.model_dump(mode="json", by_alias=True, exclude={"designs"})
+    if entry.overlap is None:
+        del content["overlap"]  # pools from before there was this key keep their hashes
     content["designs"] = {name: _plain(used[name]) for name in sorted(used)}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
