@@ -30,6 +30,7 @@ from mars_onnx.runtime.plan_file import NamedHash, PlanFile, dump_plan, file_sha
 from mars_onnx.runtime.schedule import check_schedule
 from mars_onnx.runtime.verify import Verification, verify
 from mars_onnx.sharding.mapping import Mapping
+from mars_onnx.simulation import Simulation, chrome_trace, simulate
 from mars_onnx.stages import attachments
 from mars_onnx.stages.sharded import verify_sharded, without_redistribution
 from mars_onnx.stages.verifiers import VERIFIERS
@@ -73,6 +74,11 @@ class Compilation:
         """What the mapping is thought to cost."""
         return price(self.model)
 
+    @cached_property
+    def simulation(self) -> Simulation:
+        """A run of the partitions, with what the pool says of overlap."""
+        return simulate((own.model for own in self.partitions.partitions), self.pool, self.canonical)
+
     @property
     def plan(self) -> PlanFile:
         """What a deployment needs to know; without file names before :meth:`save`."""
@@ -81,7 +87,9 @@ class Compilation:
     @property
     def report(self) -> dict[str, object]:
         """The content of report.json."""
-        return report_of(self.plan, self.partitions, self.price, self.pool, self.search, self.verification)
+        return report_of(
+            self.plan, self.partitions, self.price, self.simulation, self.pool, self.search, self.verification
+        )
 
     def verify(self, seed: int = 0, *, deep: bool = False) -> Verification:
         """Run the partitions together on random inputs and compare with the original.
@@ -97,7 +105,7 @@ class Compilation:
         return self.verification
 
     def save(self, directory: str | Path) -> None:
-        """Write partitions, plan.json, report.json and annotated.onnx: whole or not at all.
+        """Write partitions, plan.json, report.json, trace.json and annotated.onnx: whole or not at all.
 
         Raises:
             UsageError: The folder is not ours to overwrite.
@@ -115,6 +123,8 @@ class Compilation:
             (folder / "plan.json").write_text(dump_plan(self._plan(written)), encoding="utf-8")
             report = json.dumps(self.report, indent=1, ensure_ascii=False, allow_nan=False)
             (folder / "report.json").write_text(report + "\n", encoding="utf-8")
+            trace = json.dumps(chrome_trace(self.simulation, self.pool), separators=(",", ":"), allow_nan=False)
+            (folder / "trace.json").write_text(trace + "\n", encoding="utf-8")
 
     def _plan(self, written: dict[int, Written]) -> PlanFile:
         graph = self.model.graph

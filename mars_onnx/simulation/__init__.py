@@ -1,4 +1,4 @@
-"""An event-driven run of emitted partitions on a pool: when everything happens, what waits for what, memory over time."""
+"""An event-driven run of emitted partitions on a pool: when what happens, what waits for what, memory."""
 
 from mars_onnx.simulation.conditions import ADDITIVE, Conditions, declared
 from mars_onnx.simulation.result import MemoryPoint, RankUse, Simulation, TaskRun

@@ -95,8 +95,8 @@ def memory_of_run(
     """Per rank the memory over time, and the point at which it is highest.
 
     A value lives from the start of the task that makes it to the end of the last one that reads it; a model input from
-    the start of its transfer, a model output to the end of the run. Nodes of one task run one after another; all but the
-    last count at its start.
+    the start of its transfer, a model output to the end of the run. Nodes of one task run one after another; all but
+    the last count at its start.
     """
     held = {rank: _Held(model.graph) for rank, model in program.models.items()}
     for entry in log:

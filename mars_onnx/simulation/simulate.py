@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import onnx_ir as ir
@@ -95,7 +96,7 @@ def followers_of(program: Program, conditions: Conditions) -> list[list[int]]:
 
 
 def _chain(followers: list[dict[int, None]], order: Sequence[int]) -> None:
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in pairwise(order):
         followers[before][after] = None
 
 
@@ -198,7 +199,9 @@ def _union(spans: list[tuple[float, float]]) -> float:
 def _utilisation(
     program: Program, prices: Sequence[TaskPrice], pool: Pool, latency_s: float, ranks: Mapping[int, RankUse]
 ) -> dict[str, float]:
-    part: Callable[[float], float] = lambda seconds: seconds / latency_s if latency_s > 0 else 0.0  # noqa: E731
+    def part(seconds: float) -> float:
+        return seconds / latency_s if latency_s > 0 else 0.0
+
     found: dict[str, float] = {}
     for rank, use in ranks.items():
         own = pool.accelerators[rank].id
