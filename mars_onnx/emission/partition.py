@@ -85,6 +85,7 @@ class PartitionBuilder(LocalGraphBuilder):
         )
         self.nodes.append(node)
         self.annotate(node)
+        node.metadata_props["mars.tensor"] = tensor
         self.token = node.outputs[-1]
         return node.outputs[0] if communication.gives_data else None
 
