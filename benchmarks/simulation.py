@@ -8,6 +8,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from benchmarks.markdown import table
 
@@ -36,6 +37,7 @@ def made_up(tasks: int, ranks: int, seed: int = 0) -> tuple[list[float], list[li
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulation", description=__doc__)
     parser.add_argument("--model", default="resnet101")
     parser.add_argument("--pool", default="fpga_pool")
@@ -59,9 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[list[str]] = []
     for name, conditions in cases.items():
         done = simulate(models, compilation.pool, compilation.canonical, conditions)
-        seconds = timed(
-            lambda given=conditions: simulate(models, compilation.pool, compilation.canonical, given), options.repeats
-        )
+        again = partial(simulate, models, compilation.pool, compilation.canonical, conditions)
+        seconds = timed(again, options.repeats)
         rows.append([f"{options.model}, {name}", str(len(done.tasks)), f"{seconds:.3f}", f"{done.latency_s * 1e3:.4f}"])
     tasks = 50_000
     seconds_of, followers = made_up(tasks, 8)

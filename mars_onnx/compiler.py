@@ -188,7 +188,10 @@ def run(
     name = Path(source).stem if isinstance(source, Path) else work.graph.name or "model"
     digest = file_sha256(source) if isinstance(source, Path) else ""
     facts = SearchFacts(method, keep.seconds, _SPACES.get(method, method))
-    return Compilation(source, work, keep.mapped, pool, NamedHash(name, digest), facts)
+    done = Compilation(source, work, keep.mapped, pool, NamedHash(name, digest), facts)
+    if pool.overlap is not None and pool.overlap.communication_with_compute:
+        _check_simulated_capacity(done.simulation, pool)
+    return done
 
 
 def verify_stages() -> VerifyStages:
@@ -259,6 +262,18 @@ def _check_capacity(partitions: Partitions, pool: Pool) -> None:
             )
     if missing:
         raise CapacityError("the partitions do not fit the pool:\n  " + "\n  ".join(missing))
+
+
+def _check_simulated_capacity(simulation: Simulation, pool: Pool) -> None:
+    """Refuse what only fits if an accelerator does one thing after the other, where it does not."""
+    missing = [
+        f"{accelerator.id}: holds {use.peak_bytes} bytes at {use.peak.time_s:.3g} s, with what arrives while it computes; "
+        f"{use.peak_bytes - accelerator.memory_bytes} more than the {accelerator.memory_bytes} that it has"
+        for rank, use in simulation.ranks.items()
+        if use.peak_bytes > (accelerator := pool.accelerators[rank]).memory_bytes
+    ]
+    if missing:
+        raise CapacityError("the partitions do not fit the pool while they overlap:\n  " + "\n  ".join(missing))
 
 
 def _write(model: ir.Model, folder: Path, stem: str) -> Written:

@@ -174,13 +174,14 @@ def _check_shapes(rule: OpRule, ranges: Ranges, texts: Sequence[str], tasks: Seq
                 wanted[text].append(tuple(high - low for low, high in box))
     for task in tasks:
         (nodes,) = task.nodes.values()
-        made = {kind.shape for node in nodes for v in node.outputs if is_present(v) and (kind := tensor_type(v))}
+        values = (v for node in nodes for v in (*node.outputs, *node.inputs) if v is not None and is_present(v))
+        seen = {kind.shape for v in values if (kind := tensor_type(v))}
         for shape in wanted[task.node.metadata_props["mars.share"]]:
-            if shape not in made:
+            if shape not in seen:
                 raise InvariantError(
                     f"{task.node.name!r} of rank {task.ranks[0]} says that it computes "
                     f"{task.node.metadata_props['mars.share']} of {task.label!r}, of shape {list(shape)}; "
-                    f"it gives {', '.join(str(list(other)) for other in sorted(made))}"
+                    f"it has {', '.join(str(list(other)) for other in sorted(seen))}"
                 )
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import onnx_ir as ir
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from mars_onnx.compiler import compile
 from mars_onnx.cost.price import price
 from mars_onnx.errors import InvariantError
+from mars_onnx.hw import describe
 from mars_onnx.models import load_builder
 from mars_onnx.pool.loader import load_pool
 from mars_onnx.simulation import ADDITIVE, Conditions, Simulation, declared, read_folder, simulate
@@ -267,3 +270,16 @@ def test_what_a_pool_declares() -> None:
     assert declared(pool_with((1,), double_buffering=True, prefetch_bytes=4096)) == Conditions(
         double_buffering=True, prefetch_bytes=4096, contention=True, local_moves=True
     )
+
+
+def test_a_description_says_what_overlaps() -> None:
+    console = Console(width=160, file=StringIO())
+    describe(pool_with((1,), double_buffering=True, prefetch_bytes=4096), console)
+    describe(pool_with((1,)), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "communication with compute: no, double buffering of at most 4 KiB: yes, contention: yes" in text
+    assert "Nothing overlaps" in text
+
+
+def test_what_a_pool_declares_is_part_of_its_hash() -> None:
+    assert pool_with((1,)).sha256 != pool_with((1,), double_buffering=True).sha256
