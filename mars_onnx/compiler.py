@@ -30,6 +30,7 @@ from mars_onnx.runtime.plan_file import NamedHash, PlanFile, dump_plan, file_sha
 from mars_onnx.runtime.schedule import check_schedule
 from mars_onnx.runtime.verify import Verification, verify
 from mars_onnx.sharding.mapping import Mapping
+from mars_onnx.simulation import Simulation, chrome_trace, simulate
 from mars_onnx.stages import attachments
 from mars_onnx.stages.sharded import verify_sharded, without_redistribution
 from mars_onnx.stages.verifiers import VERIFIERS
@@ -76,6 +77,11 @@ class Compilation:
         """What the mapping is thought to cost."""
         return price(self.model)
 
+    @cached_property
+    def simulation(self) -> Simulation:
+        """A run of the partitions, with what the pool says of overlap."""
+        return simulate((own.model for own in self.partitions.partitions), self.pool, self.canonical)
+
     @property
     def plan(self) -> PlanFile:
         """What a deployment needs to know; without file names before :meth:`save`."""
@@ -84,7 +90,9 @@ class Compilation:
     @property
     def report(self) -> dict[str, object]:
         """The content of report.json."""
-        return report_of(self.plan, self.partitions, self.price, self.pool, self.search, self.verification)
+        return report_of(
+            self.plan, self.partitions, self.price, self.simulation, self.pool, self.search, self.verification
+        )
 
     def verify(self, seed: int = 0, *, deep: bool = False) -> Verification:
         """Run the partitions together on random inputs and compare with the original.
@@ -100,7 +108,7 @@ class Compilation:
         return self.verification
 
     def save(self, directory: str | Path) -> None:
-        """Write partitions, plan.json, report.json and annotated.onnx: whole or not at all.
+        """Write partitions, plan.json, report.json, trace.json and annotated.onnx: whole or not at all.
 
         Raises:
             UsageError: The folder is not ours to overwrite.
@@ -118,6 +126,8 @@ class Compilation:
             (folder / "plan.json").write_text(dump_plan(self._plan(written)), encoding="utf-8")
             report = json.dumps(self.report, indent=1, ensure_ascii=False, allow_nan=False)
             (folder / "report.json").write_text(report + "\n", encoding="utf-8")
+            trace = json.dumps(chrome_trace(self.simulation, self.pool), separators=(",", ":"), allow_nan=False)
+            (folder / "trace.json").write_text(trace + "\n", encoding="utf-8")
 
     def _plan(self, written: dict[int, Written]) -> PlanFile:
         graph = self.model.graph
@@ -180,7 +190,10 @@ def run(
     name = Path(source).stem if isinstance(source, Path) else work.graph.name or "model"
     digest = file_sha256(source) if isinstance(source, Path) else ""
     facts = SearchFacts(method, search.seconds, _SPACES.get(method, method))
-    return Compilation(source, work, pool, NamedHash(name, digest), facts)
+    done = Compilation(source, work, pool, NamedHash(name, digest), facts)
+    if pool.overlap is not None and pool.overlap.communication_with_compute:
+        _check_simulated_capacity(done.simulation, pool)
+    return done
 
 
 def verify_stages() -> VerifyStages:
@@ -239,6 +252,18 @@ def _check_capacity(partitions: Partitions, pool: Pool) -> None:
             )
     if missing:
         raise CapacityError("the partitions do not fit the pool:\n  " + "\n  ".join(missing))
+
+
+def _check_simulated_capacity(simulation: Simulation, pool: Pool) -> None:
+    """Refuse what only fits if an accelerator does one thing after the other, where it does not."""
+    missing = [
+        f"{accelerator.id}: holds {use.peak_bytes} bytes at {use.peak.time_s:.3g} s, with what arrives while it computes; "
+        f"{use.peak_bytes - accelerator.memory_bytes} more than the {accelerator.memory_bytes} that it has"
+        for rank, use in simulation.ranks.items()
+        if use.peak_bytes > (accelerator := pool.accelerators[rank]).memory_bytes
+    ]
+    if missing:
+        raise CapacityError("the partitions do not fit the pool while they overlap:\n  " + "\n  ".join(missing))
 
 
 def _write(model: ir.Model, folder: Path, stem: str) -> Written:

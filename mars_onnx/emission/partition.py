@@ -14,6 +14,8 @@ from mars_onnx.emission.local_graph import LocalGraphBuilder
 from mars_onnx.emission.weights import slice_initializer, sliced_name
 from mars_onnx.geometry import Box, Reduction, box_shape, box_text, contains, intersect, relative
 from mars_onnx.redistribution.plan import Fragment
+from mars_onnx.rules.base import Share
+from mars_onnx.rules.shares import share_text
 from mars_onnx.rules.signature import tensor_type
 
 
@@ -55,6 +57,14 @@ class PartitionBuilder(LocalGraphBuilder):
         if phase is not None:
             self._facts["mars.phase"] = str(phase)
 
+    def begin_share(self, share: Share) -> None:
+        """Nodes written from now on compute this share; what is written outside one only moves data."""
+        self._facts["mars.share"] = share_text(share.ranges)
+
+    def end_share(self) -> None:
+        """The share has been computed."""
+        self._facts.pop("mars.share", None)
+
     def unique(self, name: str) -> str:
         """``name``, with a number behind it if it has been taken."""
         return _unique(self._names, name)
@@ -78,6 +88,7 @@ class PartitionBuilder(LocalGraphBuilder):
         )
         self.nodes.append(node)
         self.annotate(node)
+        node.metadata_props["mars.tensor"] = tensor
         self.token = node.outputs[-1]
         return node.outputs[0] if communication.gives_data else None
 

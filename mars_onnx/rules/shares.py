@@ -110,3 +110,22 @@ def shares_of(rule: OpRule, ranges: Sequence[Mapping[str, Range]]) -> list[Share
             all(own[name][0] == 0 for name in reductions),
         )
     return [shares[key] for key in keys]
+
+
+def share_text(ranges: Mapping[str, Range]) -> str:
+    """Ranges of axes for metadata: ``Cout=0:32,H=0:14``; ``whole`` for a node without axes."""
+    return ",".join(f"{axis}={low}:{high}" for axis, (low, high) in ranges.items()) or "whole"
+
+
+def parse_share(text: str) -> dict[str, Range]:
+    """The inverse of :func:`share_text`.
+
+    Raises:
+        ValueError: The text does not look like ranges.
+    """
+    ranges: dict[str, Range] = {}
+    for entry in text.split(",") if text != "whole" else ():
+        axis, _, bounds = entry.partition("=")
+        low, _, high = bounds.partition(":")
+        ranges[axis] = (int(low), int(high))
+    return ranges
