@@ -11,11 +11,20 @@ from pathlib import Path
 from mars_onnx.data import data_folder
 from mars_onnx.errors import InputError
 from mars_onnx.pool.checks import check_design_names, check_ends, check_ids, check_links, check_reach
+from mars_onnx.pool.collectives import ALGORITHMS, Collectives
 from mars_onnx.pool.document import MAX_PROBLEMS, Document, Place, raise_problems, read_document, suggestion, unknown
-from mars_onnx.pool.format import MAX_FILE_BYTES, NAME_PATTERN, DesignEntry, DesignFile, PoolFile
+from mars_onnx.pool.format import (
+    MAX_FILE_BYTES,
+    NAME_PATTERN,
+    CollectivesEntry,
+    DesignEntry,
+    DesignFile,
+    OverlapEntry,
+    PoolFile,
+)
 from mars_onnx.pool.messages import validate
 from mars_onnx.pool.parameters import Parameters, known_models, parameters_type
-from mars_onnx.pool.topology import Accelerator, Design, Link, Pool
+from mars_onnx.pool.topology import Accelerator, Design, Link, Overlap, Pool
 
 
 def shipped_pools() -> tuple[str, ...]:
@@ -185,6 +194,7 @@ def _pool(entry: PoolFile, designs: dict[str, Design]) -> Pool:
                 latency_s=group.latency_s,
                 full_duplex=group.duplex == "full",
                 source=group.source,
+                shared=group.shared,
             )
             for index, (group, ends) in enumerate(pairs)
         ),
@@ -195,8 +205,41 @@ def _pool(entry: PoolFile, designs: dict[str, Design]) -> Pool:
         reconstructed=entry.reconstructed
         or any(accelerator.reconstructed for accelerator in entry.accelerators)
         or any(link.reconstructed for link in entry.links)
-        or any(design.reconstructed for design in used.values()),
+        or any(design.reconstructed for design in used.values())
+        or (entry.collectives is not None and entry.collectives.reconstructed),
         notes=entry.notes,
+        collectives=_collectives(entry.collectives),
+        stores=frozenset(
+            number[node.id] for node in (*entry.hosts, *entry.switches) if node.forwarding == "store_and_forward"
+        ),
+        overlap=_overlap(entry.overlap),
+    )
+
+
+def _collectives(entry: CollectivesEntry | None) -> Collectives:
+    if entry is None:
+        return Collectives()
+    chosen = {name: getattr(entry.algorithms, name) or known for name, known in ALGORITHMS.items()}
+    return Collectives(
+        chunks=entry.chunks,
+        endpoint_latency_s=entry.endpoint_latency_s,
+        reduction_bytes_per_s=entry.reduction_bytes_per_s,
+        reductions_overlap=entry.reductions == "overlapped",
+        algorithms=chosen,
+        source=entry.source,
+    )
+
+
+def _overlap(entry: OverlapEntry | None) -> Overlap | None:
+    if entry is None:
+        return None
+    return Overlap(
+        communication_with_compute=entry.communication_with_compute,
+        double_buffering=entry.double_buffering,
+        prefetch_bytes=entry.prefetch_bytes,
+        contention=entry.contention,
+        local_moves=entry.local_moves,
+        source=entry.source,
     )
 
 

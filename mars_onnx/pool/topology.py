@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from mars_onnx.pool.collectives import Collectives
 from mars_onnx.pool.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Link:
         bandwidth_bytes_per_s: In either direction at once (full duplex), or in all (half).
         latency_s: From the first byte sent to the first received.
         full_duplex: Whether both directions run at once.
+        shared: Whether transfers at the same time share the bandwidth.
         source: Where the numbers are from.
     """
 
@@ -93,6 +95,7 @@ class Link:
     latency_s: float
     full_duplex: bool = True
     source: str = ""
+    shared: bool = True
 
     def channel(self, first: int, second: int) -> int:
         """A number for what a transfer from ``first`` to ``second`` occupies, unique in the pool.
@@ -100,6 +103,27 @@ class Link:
         Both directions of a half-duplex link are one channel.
         """
         return 2 * self.index + (1 if self.full_duplex and (first, second) != self.ends else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """What the accelerators of a pool do at the same time, and what a simulation counts; see the pool format.
+
+    Attributes:
+        communication_with_compute: Whether an accelerator communicates while it computes.
+        double_buffering: Whether the next node's weights are fetched while a node runs.
+        prefetch_bytes: The most that is fetched ahead; ``None`` for no limit.
+        contention: Whether communications at the same time share channels.
+        local_moves: Whether slices and joins that emission added take time.
+        source: Where this is from.
+    """
+
+    communication_with_compute: bool = False
+    double_buffering: bool = False
+    prefetch_bytes: int | None = None
+    contention: bool = True
+    local_moves: bool = True
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +178,9 @@ class Pool:
         source: Where the pool's description is from.
         reconstructed: Whether any of its numbers are inferred from incomplete publications.
         notes: Anything else.
+        collectives: How collectives run.
+        stores: Nodes that pass a message on only when all of it is there.
+        overlap: What happens at the same time; ``None`` if the pool does not say: nothing does.
     """
 
     name: str
@@ -168,6 +195,9 @@ class Pool:
     source: str = ""
     reconstructed: bool = False
     notes: str = ""
+    collectives: Collectives = field(default_factory=Collectives)
+    stores: frozenset[int] = frozenset()
+    overlap: Overlap | None = None
     _trees: dict[int, list[int]] = field(default_factory=dict, repr=False)
     _routes: dict[tuple[int, int], Route] = field(default_factory=dict, repr=False)
 

@@ -21,7 +21,7 @@ def show(report: dict[str, Any], folder: Path, console: Console, *, verbose: boo
     model, pool, search = report["model"], report["pool"], report["search"]
     console.print(
         f"[bold]{escape(model['name'])}[/] ({model['layers']} layers) on [bold]{escape(pool['name'])}[/] "
-        f"({pool['accelerators']} accelerators), mapping by {search['method']} in {search['seconds']:.2f} s; "
+        f"({pool['accelerators']} accelerators), {_how(search['method'])} in {search['seconds']:.2f} s; "
         "times in ms",
         highlight=False,
     )
@@ -32,15 +32,20 @@ def show(report: dict[str, Any], folder: Path, console: Console, *, verbose: boo
     for entry in report["communication"]:
         counts.setdefault(entry["op"], []).append(entry["bytes"])
     moved = ", ".join(f"{len(sizes)} {op} ({size_text(sum(sizes))})" for op, sizes in sorted(counts.items()))
-    console.print(
-        f"predicted latency {report['latency_s'] * 1e3:.3f} ms; communication: {moved or 'none'}", highlight=False
-    )
+    latency, cost = (f"{seconds * 1e3:.3f}" for seconds in (report["latency_s"], search["cost_s"]))
+    also = "" if latency == cost else f" (the search's cost: {cost} ms)"
+    console.print(f"predicted latency {latency} ms{also}; communication: {moved or 'none'}", highlight=False)
     whole = report["computed_whole"]
     if whole:
         shown = ", ".join(whole[:5]) + (f" and {len(whole) - 5} more" if len(whole) > 5 else "")
         console.print(f"[yellow]computed whole for want of a rule:[/] {escape(shown)}", highlight=False)
     _verification(report["verification"], console)
     console.print(f"written to {folder}/", highlight=False, markup=False, soft_wrap=True)
+
+
+def _how(method: str) -> str:
+    """Where the mapping is from: ``method`` is ``mapping`` where it was given."""
+    return "mapping as given, read" if method == "mapping" else f"mapping by {method}"
 
 
 def _verification(facts: dict[str, Any], console: Console) -> None:

@@ -35,6 +35,7 @@ _MODULES = (
     "movement",
     "normalization",
     "pooling",
+    "quantization",
     "reductions",
     "reshape",
     "slicing",
@@ -82,6 +83,14 @@ def operators() -> tuple[tuple[str, str], ...]:
     """Domain and name of every operator with a rule."""
     _load()
     return tuple(sorted(_ENTRIES))
+
+
+def families() -> dict[str, tuple[tuple[str, str], ...]]:
+    """The same by the module that holds the rule, for tables."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for key in operators():
+        found.setdefault(_ENTRIES[key].build.__module__.rpartition(".")[2], []).append(key)
+    return {module: tuple(found[module]) for module in sorted(found)}
 
 
 @cache

@@ -222,8 +222,10 @@ def _steps(
     # because a kernel or a shape inference may need to see that it is one.
     groups[0][:0] = [node for value, node in constant.items() if value in wanted]
     for number, nodes in enumerate(groups):
-        if nodes:
-            yield _segment(f"segment{number}", nodes, wanted | read_later[number], constant)
+        segment = _segment(f"segment{number}", nodes, wanted | read_later[number], constant)
+        # What a replica computes and nobody asks of it makes no outputs, and ONNX Runtime wants some.
+        if segment.output_values:
+            yield segment
         if number < len(order):
             node = order[number]
             operator = communication_of(node)

@@ -104,6 +104,9 @@ def make_session(
     # What goes wrong is raised; printed as well, it would be said twice.
     settings.log_severity_level = 4
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Around Quantize/Dequantize pairs ONNX Runtime computes in integers, and even rounds weights that the model keeps
+    # in floating point: other numbers than the operators say, and other ones again for a part of the graph.
+    settings.add_session_config_entry("session.disable_quant_qdq", "1")
     if not options.prepack:
         settings.add_session_config_entry("session.disable_prepacking", "1")
     if large:

@@ -142,6 +142,25 @@ def verify_sharded(model: ir.Model) -> list[str]:
     return found
 
 
+def without_redistribution(model: ir.Model) -> ir.Model:
+    """A copy of a sharded model as it was when it was mapped: no Redistribute, no layouts, all values named as then."""
+    mapped = model.clone()
+    attachments.set_pool(mapped, attachments.get_pool(model))
+    attachments.set_stage(mapped, "mapped")
+    for node in [node for node in mapped.graph if is_redistribute(node)]:
+        source = node.inputs[0]
+        if source is not None:
+            node.outputs[0].replace_all_uses_with(source, replace_graph_outputs=True)
+        mapped.graph.remove(node, safe=True)
+    for value in (*mapped.graph.inputs, *(value for node in mapped.graph for value in node.outputs)):
+        value.metadata_props.pop(attachments.LAYOUT, None)
+        value.name = value.metadata_props.pop(attachments.SOURCE, value.name)
+    for identifier in [own for own in mapped.functions if own[0] == DOMAIN]:
+        del mapped.functions[identifier]
+    mapped.graph.opset_imports.pop(DOMAIN, None)
+    return mapped
+
+
 def describe(layout: Layout) -> str:
     """A layout for a person: the box of each member."""
     return ", ".join(f"{rank}: {box_text(box)}" for rank, box in zip(layout.members, layout.boxes, strict=True))

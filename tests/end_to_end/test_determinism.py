@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import pytest
 
 from mars_onnx.__main__ import main
@@ -15,8 +16,6 @@ from tests.end_to_end.checking import canonical
 from tests.end_to_end.random_graphs import random_model
 from tests.mappings import random_mapping
 from tests.pool_factory import pool_document, pool_of
-
-import onnx_ir as ir  # isort: skip
 
 
 @pytest.fixture
@@ -97,10 +96,37 @@ def test_a_stage_file_leads_to_the_same_partitions(tmp_path: Path, stage: str, s
     assert digests(whole, "plan.json", "report.json") == digests(later, "plan.json", "report.json")
 
 
-def test_a_stage_file_can_be_partitioned_anew(workplace: Path) -> None:
-    """All passes over a sharded model: it is a model like any other, and its old decisions are gone."""
-    mapping = ["--mapping", str(workplace / "mapping.json")]
-    compile_to(workplace, "stage.onnx", *mapping, "--stop-after", "insert-sharding")
+def test_a_mapped_file_can_be_mapped_anew(workplace: Path) -> None:
+    """Decisions of an earlier pipeline are replaced, not mixed with new ones."""
+    compile_to(workplace, "stage.onnx", "--mapping", str(workplace / "mapping.json"), "--stop-after", PASSES[1])
     again = compile_to(workplace, "again", "--verify", "--deep", model="stage.onnx")
     whole = compile_to(workplace, "whole")
     assert digests(whole, "plan.json", "report.json") == digests(again, "plan.json", "report.json")
+
+
+def test_a_sharded_file_is_not_sharded_again(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compile_to(workplace, "stage.onnx", "--stop-after", PASSES[2])
+    arguments = [str(workplace / "stage.onnx"), "--hw", str(workplace / "pool.json"), "-o", str(workplace / "again")]
+    assert main(arguments) == 1
+    assert "was sharded already; give the original model" in capsys.readouterr().err
+
+
+def test_a_sharded_file_is_for_its_pool(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same accelerators in another order: layouts speak of ranks, so everything would go to the wrong ones."""
+    mapping = ["--mapping", str(workplace / "mapping.json")]
+    compile_to(workplace, "stage.onnx", *mapping, "--stop-after", "insert-sharding")
+    pool = pool_document((3, 2))
+    pool["accelerators"].reverse()
+    (workplace / "pool.json").write_text(json.dumps(pool), encoding="utf-8")
+    arguments = [str(workplace / "stage.onnx"), "--hw", str(workplace / "pool.json"), "-o", str(workplace / "out")]
+    assert main([*arguments, "--pass-pipeline", "emit-partitions"]) == 1
+    assert "sharded for another pool" in capsys.readouterr().err
+
+
+def test_partitions_need_a_mapping(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(workplace / "model.onnx"), "--hw", str(workplace / "pool.json"), "-o", str(workplace / "out")]
+    for rest in ("canonicalize", "emit-partitions", "canonicalize,insert-sharding"):
+        assert main([*arguments, "--pass-pipeline", rest]) == 2
+        message = capsys.readouterr().err
+        assert "mapping" in message or "emit-partitions" in message, message
+        assert not (workplace / "out").exists()

@@ -141,3 +141,22 @@ def cumulative_sum(op_type: str, rng: Rng) -> Case:
     attributes = {"exclusive": maybe(rng, 1), "reverse": maybe(rng, 1)}
     at = Operand(values=np.asarray(axis, np.int64), constant=True)
     return Case(op_type, opset_for(op_type, rng), [Operand(shape), at], attributes)
+
+
+@makes("QuantizeLinear", "DequantizeLinear")
+def quantization(op_type: str, rng: Rng) -> Case:
+    shape = extents(rng, 1, 4)
+    opset = opset_for(op_type, rng, 10)
+    axis = int(rng.integers(len(shape)))
+    # Per axis came with opset 13; before that there is one scale for all.
+    per_axis = opset >= 13 and rng.random() < 0.5
+    parameters = (shape[axis],) if per_axis else ()
+    scale = Operand(values=np.asarray(rng.random(parameters) * 0.1 + 0.05, np.float32))
+    zero = Operand(values=np.asarray(rng.integers(-5, 6, parameters), np.int8))
+    first = (
+        Operand(shape)
+        if op_type == "QuantizeLinear"
+        else Operand(values=np.asarray(rng.integers(-9, 9, shape), np.int8))
+    )
+    attributes = {"axis": signed(rng, axis, len(shape))} if per_axis else {}
+    return Case(op_type, opset, [first, scale, zero], attributes)

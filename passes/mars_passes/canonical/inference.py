@@ -44,7 +44,12 @@ def _inferred(model: ir.Model) -> onnx.ModelProto:
             raise InputError(
                 f"with the dimensions {sizes}, shapes in the model do not fit together: {error}"
             ) from error
-    # Nothing was bound, so the file is as its maker left it; what one operator hides is opaque.
+    # Propagation of values may stumble where shapes alone do not. Who does not pass this is refused by runtimes too:
+    # they call the same functions when they load a model.
+    try:
+        onnx.shape_inference.infer_shapes(proto, strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise InputError(f"shapes or types in the model do not fit together: {error}") from error
     return onnx.shape_inference.infer_shapes(proto, data_prop=True)
 
 
