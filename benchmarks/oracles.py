@@ -75,7 +75,6 @@ def convolution(
 
 def tiled() -> Iterator[Oracle]:
     """Zhang et al. and Super-LIP."""
-    ports = {"input_words_per_cycle": 2.0, "weight_words_per_cycle": 2.0, "output_words_per_cycle": 2.0}
     lip = TiledParameters(
         clock_hz=2e8,
         tile_out_channels=8,
@@ -84,7 +83,9 @@ def tiled() -> Iterator[Oracle]:
         tile_cols=13,
         halo=False,
         edge_tiles="whole",
-        **ports,
+        input_words_per_cycle=2.0,
+        weight_words_per_cycle=2.0,
+        output_words_per_cycle=2.0,
     )
     cycles = float(estimate("tiled", lip, convolution(128, 192, 13, 3, batch=2)).cycles)
     source = "Jiang et al., TECS 2019 (published script)"

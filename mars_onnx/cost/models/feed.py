@@ -17,30 +17,37 @@ def packets(nest: Loops, tile: int, width: int) -> FloatArray:
 
     Summed over tiles without a loop. Let ``g(f) = Sr I (f // C) + Sc (f % C)`` be the address of window f's corner in
     rows of I pixels. First and last window of neighbouring tiles are neighbours, so the sum of ``g(last) - g(first)``
-    telescopes to ``g(end)`` less one step per border: ``Sc``, or ``Sc + Sr I - Sc C`` where the border ends a row.
-    Tiles start at addresses that agree modulo ``a = gcd(width, Sc tile, Sr I - Sc C)``; they are taken to be spread
-    evenly over what that allows. The padding above and below is not fetched; that at the sides is (on the right of a
-    row lies the next one).
+    telescopes to the ends less one step per border: ``Sc``, or ``Sc + Sr I - Sc C`` where the border ends a row. Tiles
+    start at addresses that agree modulo ``a = gcd(width, Sc tile, Sr I - Sc C)``; they are taken to be spread evenly
+    over what that allows. The last tile, which may be ragged, is counted by itself. The padding above and below is not
+    fetched; that at the sides is (on the right of a row lies the next one).
     """
-    count = nest.pixels
-    tiles = ceil_div(count, tile)
-    step = nest.stride_cols
-    turn = nest.stride_rows * nest.in_cols - step * nest.cols
-    last = count - 1
-    corner = nest.stride_rows * nest.in_cols * (last // nest.cols) + step * (last % nest.cols)
-    # Borders of tiles that are also ends of rows.
-    ends = (tiles - 1) // (nest.cols // np.gcd(nest.cols, tile))
-    reach = (nest.reach_rows - 1) * nest.in_cols + nest.reach_cols - 1
+    count, row = nest.pixels, nest.stride_rows * nest.in_cols
+    step, turn = nest.stride_cols, row - nest.stride_cols * nest.cols
     above, beside = _padding(nest)
-    spans = corner - (tiles - 1) * step - ends * turn + tiles * reach
-    spans = spans - 2 * above * nest.in_cols * ceil_div(nest.cols, tile)
-    span = np.clip(spans / tiles, 0.0, nest.in_rows * nest.in_cols - 1)
+    reach = (nest.reach_rows - 1) * nest.in_cols + nest.reach_cols - 1
+
+    def corner(pixel: IntArray) -> IntArray:
+        address: IntArray = row * (pixel // nest.cols) + step * (pixel % nest.cols)
+        return address - (above * nest.in_cols + beside)
+
+    # The last tile by itself, since it may be ragged.
+    full = ceil_div(count, tile) - 1
+    image = nest.in_rows * nest.in_cols - 1
+    first = np.clip(corner(full * tile), 0, image)
+    last = np.clip(corner(count - 1) + reach, first, image)
+    final = last // width - first // width + 1
+    # All others together. Borders between two of them that are also ends of rows: a turn instead of a step.
+    ends = (full - 1) // (nest.cols // np.gcd(nest.cols, tile))
+    spans = corner(full * tile - 1) - corner(np.zeros_like(full)) - (full - 1) * step - ends * turn + full * reach
+    edge = np.minimum(full, ceil_div(nest.cols, tile))
+    clipped = above * nest.in_cols * (edge + np.minimum(full, np.maximum(edge - 1, 0)))
+    span = np.clip((spans - clipped) / np.maximum(full, 1), 0.0, image)
     align = np.gcd(np.gcd(width, step * tile), np.abs(turn))
     phase = -(above * nest.in_cols + beside) % align
     rest = (step * (tile - 1) + reach + phase) % align
-    several: FloatArray = tiles * (1.0 + np.maximum(span + phase - rest, 0.0) / width)
-    single: FloatArray = 1.0 + span // width
-    return np.where(tiles == 1, single, several)
+    others: FloatArray = full * (1.0 + np.maximum(span + phase - rest, 0.0) / width)
+    return np.where(full > 0, others, 0.0) + final
 
 
 def _padding(nest: Loops) -> tuple[IntArray, IntArray]:
