@@ -46,8 +46,9 @@ format: $(INSTALLED)  ## put the code into the form that lint wants
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED)  ## how long partitioning takes, step by step
+bench: $(INSTALLED)  ## how long partitioning takes, step by step, and simulating
 	$(BIN)/python -m benchmarks.partition_time
+	$(BIN)/python -m benchmarks.simulation
 
 table: $(INSTALLED)  ## verify every model over every pool and write the tables of README.md
 	$(BIN)/python -m benchmarks.operators --write README.md

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from mars_onnx.cost.price import Price, price
 from mars_onnx.emission.finish import Partitions
-from mars_onnx.errors import CapacityError, InputError, InvariantError, UsageError
+from mars_onnx.errors import CapacityError, InputError, InvariantError
 from mars_onnx.loading import load_model
 from mars_onnx.pipeline.callbacks import VerifyStages
 from mars_onnx.pipeline.runner import Callback, PassRun, run_pipeline
@@ -30,6 +30,7 @@ from mars_onnx.runtime.plan_file import NamedHash, PlanFile, dump_plan, file_sha
 from mars_onnx.runtime.schedule import check_schedule
 from mars_onnx.runtime.verify import Verification, verify
 from mars_onnx.sharding.mapping import Mapping
+from mars_onnx.simulation import Simulation, chrome_trace, simulate
 from mars_onnx.stages import attachments
 from mars_onnx.stages.sharded import verify_sharded, without_redistribution
 from mars_onnx.stages.verifiers import VERIFIERS
@@ -44,7 +45,6 @@ class Compilation:
     Attributes:
         source: The original: its file, or the model as it was given.
         model: The global graph, sharded.
-        canonical: The graph before sharding, with a set and a strategy on every node.
         pool: The accelerators.
         name: Name and hash of the original.
         search: How the mapping was found.
@@ -52,7 +52,6 @@ class Compilation:
 
     source: Path | ir.Model
     model: ir.Model
-    canonical: ir.Model
     pool: Pool
     name: NamedHash
     search: SearchFacts
@@ -62,6 +61,11 @@ class Compilation:
     def mapping(self) -> Mapping:
         """Sets, designs, and a strategy per layer."""
         return attachments.get_mapping(self.model)
+
+    @cached_property
+    def canonical(self) -> ir.Model:
+        """The graph before sharding, with a set and a strategy on every node."""
+        return without_redistribution(self.model)
 
     @property
     def partitions(self) -> Partitions:
@@ -73,6 +77,11 @@ class Compilation:
         """What the mapping is thought to cost."""
         return price(self.model)
 
+    @cached_property
+    def simulation(self) -> Simulation:
+        """A run of the partitions, with what the pool says of overlap."""
+        return simulate((own.model for own in self.partitions.partitions), self.pool, self.canonical)
+
     @property
     def plan(self) -> PlanFile:
         """What a deployment needs to know; without file names before :meth:`save`."""
@@ -81,7 +90,9 @@ class Compilation:
     @property
     def report(self) -> dict[str, object]:
         """The content of report.json."""
-        return report_of(self.plan, self.partitions, self.price, self.pool, self.search, self.verification)
+        return report_of(
+            self.plan, self.partitions, self.price, self.simulation, self.pool, self.search, self.verification
+        )
 
     def verify(self, seed: int = 0, *, deep: bool = False) -> Verification:
         """Run the partitions together on random inputs and compare with the original.
@@ -97,7 +108,7 @@ class Compilation:
         return self.verification
 
     def save(self, directory: str | Path) -> None:
-        """Write partitions, plan.json, report.json and annotated.onnx: whole or not at all.
+        """Write partitions, plan.json, report.json, trace.json and annotated.onnx: whole or not at all.
 
         Raises:
             UsageError: The folder is not ours to overwrite.
@@ -115,6 +126,8 @@ class Compilation:
             (folder / "plan.json").write_text(dump_plan(self._plan(written)), encoding="utf-8")
             report = json.dumps(self.report, indent=1, ensure_ascii=False, allow_nan=False)
             (folder / "report.json").write_text(report + "\n", encoding="utf-8")
+            trace = json.dumps(chrome_trace(self.simulation, self.pool), separators=(",", ":"), allow_nan=False)
+            (folder / "trace.json").write_text(trace + "\n", encoding="utf-8")
 
     def _plan(self, written: dict[int, Written]) -> PlanFile:
         graph = self.model.graph
@@ -170,15 +183,17 @@ def run(
 ) -> Compilation:
     """Run a pipeline that ends with partitions on a loaded model, which it changes."""
     attachments.set_pool(work, pool)
-    keep = _Keep(_mapped_before(work))
-    run_pipeline(work, pipeline.passes, [verify_stages(), keep, *callbacks])
-    if keep.mapped is None:
-        raise UsageError("the pipeline has no select-accelerators, and the model has no mapping from an earlier one")
+    _check_taken_up(work)
+    search = _SearchTime()
+    run_pipeline(work, pipeline.passes, [verify_stages(), search, *callbacks])
     _check_capacity(attachments.get_partitions(work), pool)
     name = Path(source).stem if isinstance(source, Path) else work.graph.name or "model"
     digest = file_sha256(source) if isinstance(source, Path) else ""
-    facts = SearchFacts(method, keep.seconds, _SPACES.get(method, method))
-    return Compilation(source, work, keep.mapped, pool, NamedHash(name, digest), facts)
+    facts = SearchFacts(method, search.seconds, _SPACES.get(method, method))
+    done = Compilation(source, work, pool, NamedHash(name, digest), facts)
+    if pool.overlap is not None and pool.overlap.communication_with_compute:
+        _check_simulated_capacity(done.simulation, pool)
+    return done
 
 
 def verify_stages() -> VerifyStages:
@@ -193,37 +208,25 @@ _SPACES = {
 
 
 @dataclass
-class _Keep:
-    """Keeps a copy of the graph as it is when it is mapped: sharding goes on to change it."""
+class _SearchTime:
+    """How long the pass took that chose the mapping; 0 if an earlier pipeline did."""
 
-    mapped: ir.Model | None = None
     seconds: float = 0.0
 
     def __call__(self, run: PassRun) -> bool:
         if getattr(run.pass_, "stage", None) == "mapped":
-            pool = attachments.get_pool(run.model)
-            self.mapped = run.model.clone()
-            attachments.set_pool(self.mapped, pool)
             self.seconds = run.seconds
         return False
 
 
-def _mapped_before(model: ir.Model) -> ir.Model | None:
-    """The mapped graph of a model that an earlier pipeline left mapped or sharded; ``None`` for any other."""
-    match attachments.get_stage(model):
-        case "mapped":
-            mapped = model.clone()
-            attachments.set_pool(mapped, attachments.get_pool(model))
-            return mapped
-        case "sharded":
-            problems = verify_sharded(model)
-            if problems:
-                raise InputError(
-                    "the model was sharded for another pool, or changed since; start from the original model: "
-                    + "; ".join(problems[:3])
-                )
-            return without_redistribution(model)
-    return None
+def _check_taken_up(model: ir.Model) -> None:
+    """Refuse a model that an earlier pipeline left sharded if it is not what that pipeline promised."""
+    problems = verify_sharded(model) if attachments.get_stage(model) == "sharded" else []
+    if problems:
+        raise InputError(
+            "the model was sharded for another pool, or changed since; start from the original model: "
+            + "; ".join(problems[:3])
+        )
 
 
 def _verify_partitioned(model: ir.Model) -> list[str]:
@@ -249,6 +252,18 @@ def _check_capacity(partitions: Partitions, pool: Pool) -> None:
             )
     if missing:
         raise CapacityError("the partitions do not fit the pool:\n  " + "\n  ".join(missing))
+
+
+def _check_simulated_capacity(simulation: Simulation, pool: Pool) -> None:
+    """Refuse what only fits if an accelerator does one thing after the other, where it does not."""
+    missing = [
+        f"{accelerator.id}: holds {use.peak_bytes} bytes at {use.peak.time_s:.3g} s, with what arrives while it computes; "
+        f"{use.peak_bytes - accelerator.memory_bytes} more than the {accelerator.memory_bytes} that it has"
+        for rank, use in simulation.ranks.items()
+        if use.peak_bytes > (accelerator := pool.accelerators[rank]).memory_bytes
+    ]
+    if missing:
+        raise CapacityError("the partitions do not fit the pool while they overlap:\n  " + "\n  ".join(missing))
 
 
 def _write(model: ir.Model, folder: Path, stem: str) -> Written:

@@ -186,6 +186,22 @@ def save_drawing(pool: Pool, path: Path) -> None:
         raise InputError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
+def _overlap(pool: Pool) -> str:
+    """What happens at the same time, in one line."""
+    own = pool.overlap
+    if own is None:
+        return "Nothing overlaps (the file does not say that anything does)."
+    limit = "" if own.prefetch_bytes is None else f" of at most {quantity(own.prefetch_bytes, 'B', 1024)}"
+    facts = {
+        "communication with compute": own.communication_with_compute,
+        f"double buffering{limit}": own.double_buffering,
+        "contention": own.contention,
+        "local moves": own.local_moves,
+    }
+    shown = ", ".join(f"{name}: {'yes' if holds else 'no'}" for name, holds in facts.items())
+    return f"Simulated with {shown} (source: {own.source})."
+
+
 def describe(pool: Pool, console: Console) -> None:
     """Print all that the file says, and what follows from it."""
     console.print(f"[bold]{pool.name}[/bold]: {escape(pool.title)}")
@@ -210,6 +226,7 @@ def describe(pool: Pool, console: Console) -> None:
             console.print(f"  {_members(pool, ranks)}")
     console.print(_collectives(pool))
     console.print(f"Inputs start at {pool.node_ids[pool.inputs_at]}, outputs end at {pool.node_ids[pool.outputs_at]}.")
+    console.print(escape(_overlap(pool)))
     console.print(f"sha256 of the content: {pool.sha256}", soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from mars_onnx.emission.local_graph import type_of
 from mars_onnx.emission.partition import Fragments, PartitionBuilder
 from mars_onnx.emission.transcribe import Event, Transcriber
 from mars_onnx.emission.whole import copy_node
@@ -104,13 +105,16 @@ class Emitter:
                 continue
             builder = self.builders[rank]
             if rule.is_fallback:
-                self.keep(rank, node, sharding, share, copy_node(builder, node))
+                builder.begin_share(share)
+                copies = copy_node(builder, node)
+                builder.end_share()
+                self.keep(rank, node, sharding, share, copies)
                 continue
             inputs = [
                 None if value is None or box is None else builder.fetch(value, box)
                 for value, box in zip(node.inputs, share.inputs, strict=True)
             ]
-            self.keep(rank, node, sharding, share, rule.local(builder, share, inputs))
+            self.keep(rank, node, sharding, share, _compute(builder, rule, share, inputs))
 
     def ring(self, node: ir.Node, rule: OpRule, sharding: Sharding, ring: RingPlan) -> None:
         """Shared shards: every phase computes on one piece, then the pieces move on by one."""
@@ -139,7 +143,7 @@ class Emitter:
                         else (None if value is None or box is None else builder.fetch(value, box))
                         for index, (value, box) in enumerate(zip(node.inputs, share.inputs, strict=True))
                     ]
-                    results[rank].append((share, rule.local(builder, share, inputs)))
+                    results[rank].append((share, _compute(builder, rule, share, inputs)))
                 if phase + 1 < len(group):
                     pieces_here = self.rotate(group, pieces, phase, pieces_here, rotating, kind.dtype)
         for rank, whole in zip(sharding.members, sharding.shares, strict=True):
@@ -194,6 +198,23 @@ class Emitter:
             if box is not None and all(box != taken for taken, _ in leaving.values()):
                 leaving[rank] = self.builders[rank].held[value]
         return leaving
+
+
+def _compute(
+    builder: PartitionBuilder, rule: OpRule, share: Share, inputs: Sequence[ir.Value | None]
+) -> tuple[ir.Value, ...]:
+    """Write the nodes of a share, marked as such; there is at least one, so that a file shows all that it computes."""
+    builder.begin_share(share)
+    before = len(builder.nodes)
+    values = rule.local(builder, share, inputs)
+    if len(builder.nodes) == before:
+        # The input, or a constant, is the result as it is.
+        values = tuple(
+            value if box is None else builder.op("Identity", [value], {}, [type_of(value)])[0]
+            for value, box in zip(values, share.outputs, strict=False)
+        )
+    builder.end_share()
+    return values
 
 
 def _join(

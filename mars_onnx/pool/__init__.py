@@ -3,7 +3,7 @@
 from mars_onnx.pool.collectives import ALGORITHMS, Collectives
 from mars_onnx.pool.loader import find_pool, load_design, load_pool, shipped_pools
 from mars_onnx.pool.parameters import KernelGain, Parameters, RooflineParameters
-from mars_onnx.pool.topology import REFERENCE_BYTES, Accelerator, Design, Link, Pool, Route
+from mars_onnx.pool.topology import REFERENCE_BYTES, Accelerator, Design, Link, Overlap, Pool, Route
 
 __all__ = [
     "ALGORITHMS",
@@ -13,6 +13,7 @@ __all__ = [
     "Design",
     "KernelGain",
     "Link",
+    "Overlap",
     "Parameters",
     "Pool",
     "RooflineParameters",

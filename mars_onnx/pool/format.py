@@ -147,6 +147,21 @@ class CollectivesEntry(Sourced):
     """Per collective those to choose from."""
 
 
+class OverlapEntry(Sourced):
+    """What happens at the same time in a run, and what the simulation counts. Without it: the additive cost."""
+
+    communication_with_compute: Flag = False
+    """Whether an accelerator communicates while it computes; either kind of work keeps its own order."""
+    double_buffering: Flag = False
+    """Whether an accelerator fetches the next node's weights while a node runs and leaves its memory port free."""
+    prefetch_bytes: Bytes | None = None
+    """The most that is fetched ahead, the size of the buffer on the chip; by default there is no limit."""
+    contention: Flag = True
+    """Whether communications that run at the same time share the links that they have in common."""
+    local_moves: Flag = True
+    """Whether slices, joins and sums of parts, which the partitions have and the model has not, take time."""
+
+
 class PoolFile(Sourced):
     """A pool of accelerators with its links."""
 
@@ -174,3 +189,5 @@ class PoolFile(Sourced):
     """Host or accelerator where model inputs start. Default: the host if there is one, else the first accelerator."""
     outputs_at: str | None = None
     """Host or accelerator where model outputs end. Default: as for inputs."""
+    overlap: OverlapEntry | None = None
+    """What happens at the same time. Default: nothing does, and local moves are free."""

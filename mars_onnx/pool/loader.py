@@ -13,10 +13,18 @@ from mars_onnx.errors import InputError
 from mars_onnx.pool.checks import check_design_names, check_ends, check_ids, check_links, check_reach
 from mars_onnx.pool.collectives import ALGORITHMS, Collectives
 from mars_onnx.pool.document import MAX_PROBLEMS, Document, Place, raise_problems, read_document, suggestion, unknown
-from mars_onnx.pool.format import MAX_FILE_BYTES, NAME_PATTERN, CollectivesEntry, DesignEntry, DesignFile, PoolFile
+from mars_onnx.pool.format import (
+    MAX_FILE_BYTES,
+    NAME_PATTERN,
+    CollectivesEntry,
+    DesignEntry,
+    DesignFile,
+    OverlapEntry,
+    PoolFile,
+)
 from mars_onnx.pool.messages import validate
 from mars_onnx.pool.parameters import Parameters, known_models, parameters_type
-from mars_onnx.pool.topology import Accelerator, Design, Link, Pool
+from mars_onnx.pool.topology import Accelerator, Design, Link, Overlap, Pool
 
 
 def shipped_pools() -> tuple[str, ...]:
@@ -204,6 +212,7 @@ def _pool(entry: PoolFile, designs: dict[str, Design]) -> Pool:
         stores=frozenset(
             number[node.id] for node in (*entry.hosts, *entry.switches) if node.forwarding == "store_and_forward"
         ),
+        overlap=_overlap(entry.overlap),
     )
 
 
@@ -221,18 +230,22 @@ def _collectives(entry: CollectivesEntry | None) -> Collectives:
     )
 
 
+def _overlap(entry: OverlapEntry | None) -> Overlap | None:
+    if entry is None:
+        return None
+    return Overlap(
+        communication_with_compute=entry.communication_with_compute,
+        double_buffering=entry.double_buffering,
+        prefetch_bytes=entry.prefetch_bytes,
+        contention=entry.contention,
+        local_moves=entry.local_moves,
+        source=entry.source,
+    )
+
+
 def _digest(entry: PoolFile, used: dict[str, Design]) -> str:
     """Hash of the content: the same for another order of keys or spacing, and wherever the designs stand."""
     content = entry.model_dump(mode="json", by_alias=True, exclude={"designs"})
-    # Keys that came later count only where they are used, so that older pools keep their hashes.
-    if entry.collectives is None:
-        del content["collectives"]
-    for link in content["links"]:
-        if link["shared"]:
-            del link["shared"]
-    for node in (*content["hosts"], *content["switches"]):
-        if node["forwarding"] == "cut_through":
-            del node["forwarding"]
     content["designs"] = {name: _plain(used[name]) for name in sorted(used)}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

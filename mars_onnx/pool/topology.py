@@ -106,6 +106,27 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Overlap:
+    """What the accelerators of a pool do at the same time, and what a simulation counts; see the pool format.
+
+    Attributes:
+        communication_with_compute: Whether an accelerator communicates while it computes.
+        double_buffering: Whether the next node's weights are fetched while a node runs.
+        prefetch_bytes: The most that is fetched ahead; ``None`` for no limit.
+        contention: Whether communications at the same time share channels.
+        local_moves: Whether slices and joins that emission added take time.
+        source: Where this is from.
+    """
+
+    communication_with_compute: bool = False
+    double_buffering: bool = False
+    prefetch_bytes: int | None = None
+    contention: bool = True
+    local_moves: bool = True
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """The way from one node to another.
 
@@ -159,6 +180,7 @@ class Pool:
         notes: Anything else.
         collectives: How collectives run.
         stores: Nodes that pass a message on only when all of it is there.
+        overlap: What happens at the same time; ``None`` if the pool does not say: nothing does.
     """
 
     name: str
@@ -175,6 +197,7 @@ class Pool:
     notes: str = ""
     collectives: Collectives = field(default_factory=Collectives)
     stores: frozenset[int] = frozenset()
+    overlap: Overlap | None = None
     _trees: dict[int, list[int]] = field(default_factory=dict, repr=False)
     _routes: dict[tuple[int, int], Route] = field(default_factory=dict, repr=False)
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from mars_onnx.simulation.memory import size_of
+from mars_onnx.simulation.program import reads
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -14,7 +17,7 @@ class Memory:
     Attributes:
         weight_bytes: Of all initializers.
         activation_bytes: The most that values take at any moment; a value lives from the node that makes it to the last
-            one that reads it, inputs from the start, outputs to the end.
+            one that reads it (in a subgraph, too), inputs from the start, outputs to the end.
     """
 
     weight_bytes: int
@@ -29,28 +32,18 @@ def memory_of(model: ir.Model) -> Memory:
     nodes = list(graph)
     last: dict[ir.Value, int] = {}
     for position, node in enumerate(nodes):
-        last.update((value, position) for value in node.inputs if value is not None)
+        last.update((value, position) for value in reads(node))
     last.update((value, len(nodes)) for value in graph.outputs)
     weights_and_inputs = set(graph.initializers.values())
-    alive = sum(_bytes(value) for value in graph.inputs if value not in weights_and_inputs)
+    alive = sum(size_of(value) for value in graph.inputs if value not in weights_and_inputs)
     peak = alive
     ending: dict[int, list[ir.Value]] = {}
     for value, position in last.items():
         if value not in weights_and_inputs:
             ending.setdefault(position, []).append(value)
     for position, node in enumerate(nodes):
-        alive += sum(_bytes(value) for value in node.outputs)
+        alive += sum(size_of(value) for value in node.outputs)
         peak = max(peak, alive)
-        alive -= sum(_bytes(value) for value in ending.get(position, []))
-        alive -= sum(_bytes(value) for value in node.outputs if value not in last)
+        alive -= sum(size_of(value) for value in ending.get(position, []))
+        alive -= sum(size_of(value) for value in node.outputs if value not in last)
     return Memory(weights, peak)
-
-
-def _bytes(value: ir.Value) -> int:
-    shape, dtype = value.shape, value.dtype
-    if shape is None or dtype is None or not shape.is_static() or dtype is ir.DataType.STRING:
-        return 0
-    size = dtype.bitwidth
-    for extent in shape.numpy():
-        size *= extent
-    return (size + 7) // 8

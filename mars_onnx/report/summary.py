@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from mars_onnx.cost.price import LayerPrice, Price
 from mars_onnx.emission.finish import Partitions
 from mars_onnx.pool.topology import Pool
-from mars_onnx.report.memory import Memory, memory_of
 from mars_onnx.runtime.plan_file import PlanFile
 from mars_onnx.runtime.verify import Verification
+from mars_onnx.simulation import Simulation
 
 SCHEMA = "mars-onnx/report/1"
 
@@ -34,12 +34,14 @@ def report_of(
     plan: PlanFile,
     partitions: Partitions,
     price: Price,
+    simulation: Simulation,
     pool: Pool,
     search: SearchFacts,
     verification: Verification | None,
 ) -> dict[str, object]:
     """The content of report.json, keys in the order in which they are written."""
-    latency = price.latency_s
+    latency = simulation.latency_s
+    tags = {entry.event: tag for tag, entry in enumerate(price.communication)}
     return {
         "schema": SCHEMA,
         "model": {"name": plan.model.name, "sha256": plan.model.sha256, "layers": len(price.layers)},
@@ -52,13 +54,13 @@ def report_of(
         "optimality_gap": None,
         "search": {
             "method": search.method,
-            "cost_s": latency,
+            "cost_s": price.latency_s,
             "seconds": search.seconds,
             "space": search.space,
         },
         "comparators": {},
-        "accelerators": [_accelerator(rank, price, partitions, pool) for rank in range(pool.size)],
-        "layers": [_layer(layer, price) for layer in price.layers],
+        "accelerators": [_accelerator(rank, simulation, partitions, pool) for rank in range(pool.size)],
+        "layers": [_layer(layer, simulation, tags) for layer in price.layers],
         "computed_whole": [layer.name for layer in price.layers if layer.whole],
         "communication": [
             {
@@ -66,10 +68,10 @@ def report_of(
                 "tensor": event.tensor,
                 "group": [pool.accelerators[rank].id for rank in event.group],
                 "bytes": event.received_bytes,
-                "start_s": price.timeline.start_s[entry.event],
-                "end_s": price.timeline.end_s[entry.event],
+                "start_s": simulation.by_tag[event.tag].start_s,
+                "end_s": simulation.by_tag[event.tag].end_s,
             }
-            for event, entry in zip(partitions.events, price.communication, strict=True)
+            for event in partitions.events
         ],
         "verification": verification_facts(verification),
     }
@@ -104,34 +106,41 @@ def verification_facts(verification: Verification | None) -> dict[str, object]:
     return facts
 
 
-def _accelerator(rank: int, price: Price, partitions: Partitions, pool: Pool) -> Mapping[str, object]:
-    where = {p.rank: p for p in partitions.partitions}
-    own = where.get(rank)
-    memory = Memory(0, 0) if own is None else memory_of(own.model)
+def _accelerator(rank: int, simulation: Simulation, partitions: Partitions, pool: Pool) -> Mapping[str, object]:
+    own = next((partition for partition in partitions.partitions if partition.rank == rank), None)
+    use = simulation.ranks.get(rank)
     return {
         "id": pool.accelerators[rank].id,
         "set": None if own is None else own.set_index,
         "design": None if own is None else own.design,
-        "compute_s": price.timeline.compute_s[rank],
-        "communication_s": price.timeline.communication_s[rank],
-        "idle_s": price.timeline.idle_s[rank],
-        "weight_bytes": memory.weight_bytes,
-        "peak_memory_bytes": memory.weight_bytes + memory.activation_bytes,
+        "compute_s": 0.0 if use is None else use.compute_s,
+        "communication_s": 0.0 if use is None else use.communication_s,
+        "idle_s": simulation.latency_s if use is None else use.idle_s,
+        "weight_bytes": 0 if use is None else use.peak.weight_bytes,
+        "peak_memory_bytes": 0 if use is None else use.peak_bytes,
         "memory_bytes": pool.accelerators[rank].memory_bytes,
     }
 
 
-def _layer(layer: LayerPrice, price: Price) -> dict[str, object]:
-    timeline = price.timeline
-    own = [*layer.moves, *layer.events]
+def _layer(layer: LayerPrice, simulation: Simulation, tags: Mapping[int, int]) -> dict[str, object]:
+    """A layer's shares, and what is communicated for it.
+
+    Args:
+        layer: What is known of it.
+        simulation: When everything ran.
+        tags: Tags of communications by their place among the events of the price.
+    """
+    computed = simulation.by_layer.get(layer.name, ())
+    moved = [simulation.by_tag[tags[event]] for event in layer.moves]
+    own = [*moved, *computed]
     return {
         "name": layer.name,
         "op": layer.op_type,
         "set": layer.set_index,
         "strategy": layer.strategy,
-        "start_s": min((timeline.start_s[event] for event in own), default=0.0),
-        "end_s": max((timeline.end_s[event] for event in own), default=0.0),
-        "compute_s": max((timeline.events[event].seconds for event in layer.events), default=0.0),
-        "communication_s": sum(timeline.events[event].seconds for event in layer.moves),
+        "start_s": min((task.start_s for task in own), default=0.0),
+        "end_s": max((task.end_s for task in own), default=0.0),
+        "compute_s": max((task.seconds for task in computed), default=0.0),
+        "communication_s": sum(task.seconds for task in moved),
         "macs": layer.macs,
     }

@@ -32,9 +32,9 @@ def show(report: dict[str, Any], folder: Path, console: Console, *, verbose: boo
     for entry in report["communication"]:
         counts.setdefault(entry["op"], []).append(entry["bytes"])
     moved = ", ".join(f"{len(sizes)} {op} ({size_text(sum(sizes))})" for op, sizes in sorted(counts.items()))
-    console.print(
-        f"predicted latency {report['latency_s'] * 1e3:.3f} ms; communication: {moved or 'none'}", highlight=False
-    )
+    latency, cost = (f"{seconds * 1e3:.3f}" for seconds in (report["latency_s"], search["cost_s"]))
+    also = "" if latency == cost else f" (the search's cost: {cost} ms)"
+    console.print(f"predicted latency {latency} ms{also}; communication: {moved or 'none'}", highlight=False)
     whole = report["computed_whole"]
     if whole:
         shown = ", ".join(whole[:5]) + (f" and {len(whole) - 5} more" if len(whole) > 5 else "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -113,6 +112,20 @@ def shares_of(rule: OpRule, ranges: Sequence[Mapping[str, Range]]) -> list[Share
     return [shares[key] for key in keys]
 
 
-def share_of(rule: OpRule, ranges: Mapping[str, Range], first: bool) -> Share:
-    """The share of one member, where the caller says whether what counts once counts here."""
-    return replace(shares_of(rule, [ranges])[0], first=first)
+def share_text(ranges: Mapping[str, Range]) -> str:
+    """Ranges of axes for metadata: ``Cout=0:32,H=0:14``; ``whole`` for a node without axes."""
+    return ",".join(f"{axis}={low}:{high}" for axis, (low, high) in ranges.items()) or "whole"
+
+
+def parse_share(text: str) -> dict[str, Range]:
+    """The inverse of :func:`share_text`.
+
+    Raises:
+        ValueError: The text does not look like ranges.
+    """
+    ranges: dict[str, Range] = {}
+    for entry in text.split(",") if text != "whole" else ():
+        axis, _, bounds = entry.partition("=")
+        low, _, high = bounds.partition(":")
+        ranges[axis] = (int(low), int(high))
+    return ranges
