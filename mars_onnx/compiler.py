@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from mars_onnx.cost.price import Price, price
 from mars_onnx.emission.finish import Partitions
-from mars_onnx.errors import CapacityError, InputError, InvariantError, UsageError
+from mars_onnx.errors import CapacityError, InputError, InvariantError
 from mars_onnx.loading import load_model
 from mars_onnx.pipeline.callbacks import VerifyStages
 from mars_onnx.pipeline.runner import Callback, PassRun, run_pipeline
@@ -45,7 +45,6 @@ class Compilation:
     Attributes:
         source: The original: its file, or the model as it was given.
         model: The global graph, sharded.
-        canonical: The graph before sharding, with a set and a strategy on every node.
         pool: The accelerators.
         name: Name and hash of the original.
         search: How the mapping was found.
@@ -53,7 +52,6 @@ class Compilation:
 
     source: Path | ir.Model
     model: ir.Model
-    canonical: ir.Model
     pool: Pool
     name: NamedHash
     search: SearchFacts
@@ -63,6 +61,11 @@ class Compilation:
     def mapping(self) -> Mapping:
         """Sets, designs, and a strategy per layer."""
         return attachments.get_mapping(self.model)
+
+    @cached_property
+    def canonical(self) -> ir.Model:
+        """The graph before sharding, with a set and a strategy on every node."""
+        return without_redistribution(self.model)
 
     @property
     def partitions(self) -> Partitions:
@@ -180,15 +183,14 @@ def run(
 ) -> Compilation:
     """Run a pipeline that ends with partitions on a loaded model, which it changes."""
     attachments.set_pool(work, pool)
-    keep = _Keep(_mapped_before(work))
-    run_pipeline(work, pipeline.passes, [verify_stages(), keep, *callbacks])
-    if keep.mapped is None:
-        raise UsageError("the pipeline has no select-accelerators, and the model has no mapping from an earlier one")
+    _check_taken_up(work)
+    search = _SearchTime()
+    run_pipeline(work, pipeline.passes, [verify_stages(), search, *callbacks])
     _check_capacity(attachments.get_partitions(work), pool)
     name = Path(source).stem if isinstance(source, Path) else work.graph.name or "model"
     digest = file_sha256(source) if isinstance(source, Path) else ""
-    facts = SearchFacts(method, keep.seconds, _SPACES.get(method, method))
-    done = Compilation(source, work, keep.mapped, pool, NamedHash(name, digest), facts)
+    facts = SearchFacts(method, search.seconds, _SPACES.get(method, method))
+    done = Compilation(source, work, pool, NamedHash(name, digest), facts)
     if pool.overlap is not None and pool.overlap.communication_with_compute:
         _check_simulated_capacity(done.simulation, pool)
     return done
@@ -206,37 +208,25 @@ _SPACES = {
 
 
 @dataclass
-class _Keep:
-    """Keeps a copy of the graph as it is when it is mapped: sharding goes on to change it."""
+class _SearchTime:
+    """How long the pass took that chose the mapping; 0 if an earlier pipeline did."""
 
-    mapped: ir.Model | None = None
     seconds: float = 0.0
 
     def __call__(self, run: PassRun) -> bool:
         if getattr(run.pass_, "stage", None) == "mapped":
-            pool = attachments.get_pool(run.model)
-            self.mapped = run.model.clone()
-            attachments.set_pool(self.mapped, pool)
             self.seconds = run.seconds
         return False
 
 
-def _mapped_before(model: ir.Model) -> ir.Model | None:
-    """The mapped graph of a model that an earlier pipeline left mapped or sharded; ``None`` for any other."""
-    match attachments.get_stage(model):
-        case "mapped":
-            mapped = model.clone()
-            attachments.set_pool(mapped, attachments.get_pool(model))
-            return mapped
-        case "sharded":
-            problems = verify_sharded(model)
-            if problems:
-                raise InputError(
-                    "the model was sharded for another pool, or changed since; start from the original model: "
-                    + "; ".join(problems[:3])
-                )
-            return without_redistribution(model)
-    return None
+def _check_taken_up(model: ir.Model) -> None:
+    """Refuse a model that an earlier pipeline left sharded if it is not what that pipeline promised."""
+    problems = verify_sharded(model) if attachments.get_stage(model) == "sharded" else []
+    if problems:
+        raise InputError(
+            "the model was sharded for another pool, or changed since; start from the original model: "
+            + "; ".join(problems[:3])
+        )
 
 
 def _verify_partitioned(model: ir.Model) -> list[str]:
@@ -267,8 +257,8 @@ def _check_capacity(partitions: Partitions, pool: Pool) -> None:
 def _check_simulated_capacity(simulation: Simulation, pool: Pool) -> None:
     """Refuse what only fits if an accelerator does one thing after the other, where it does not."""
     missing = [
-        f"{accelerator.id}: holds {use.peak_bytes} bytes at {use.peak.time_s:.3g} s, with what arrives while it computes; "
-        f"{use.peak_bytes - accelerator.memory_bytes} more than the {accelerator.memory_bytes} that it has"
+        f"{accelerator.id}: holds {use.peak_bytes} bytes at {use.peak.time_s:.3g} s, with what arrives while it "
+        f"computes; {use.peak_bytes - accelerator.memory_bytes} more than the {accelerator.memory_bytes} that it has"
         for rank, use in simulation.ranks.items()
         if use.peak_bytes > (accelerator := pool.accelerators[rank]).memory_bytes
     ]

@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import onnx
+import onnx.defs
 import onnx_ir as ir
 import pytest
 
@@ -11,13 +13,17 @@ import mars_onnx
 from benchmarks.markdown import between_markers, table
 from benchmarks.operators import operator_table
 from mars_onnx.__main__ import parser
+from mars_onnx.comm import DOMAIN, OPERATORS, REDISTRIBUTE, VERSION, register
 from mars_onnx.errors import UsageError
 from mars_onnx.models import load_builder
+from mars_onnx.runtime.plan_file import dump_plan
 from mars_onnx.sharding.strategy import parse_strategy
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 MAPPING = ROOT / "docs" / "mapping.md"
+TABLE_ROW = re.compile(r"^\| (model|node|value) \| (.*) \|$", re.MULTILINE)
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -95,6 +101,41 @@ def test_the_table_of_operators_is_up_to_date() -> None:
     assert between_markers(text, "operators", operator_table()) == text, (
         "run python -m benchmarks.operators --write README.md"
     )
+
+
+def test_communication_operators_are_as_the_page_says() -> None:
+    register()
+    section = ARCHITECTURE.read_text(encoding="utf-8").partition("## Communication operators")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", section, re.MULTILINE)
+    assert {row[0] for row in rows} == {*OPERATORS, REDISTRIBUTE}
+    for name, inputs, outputs, cell in rows:
+        schema = onnx.defs.get_schema(name, VERSION, DOMAIN)
+        attributes = re.split(r"[;:]", re.sub(r"\([^)]*\)", "", cell))[0]
+        assert {word.strip() for word in attributes.split(",")} == set(schema.attributes), name
+        assert inputs.split(", ") == [formal.name for formal in schema.inputs], name
+        assert outputs.split(", ") == [formal.name.replace("_out", "") for formal in schema.outputs], name
+
+
+def test_metadata_of_partitions_is_as_the_page_says(resnet18: ir.Model) -> None:
+    section = ARCHITECTURE.read_text(encoding="utf-8").partition("## A partition")[2].partition("\n## ")[0]
+    documented = {where: set(re.findall(r"`(mars\.\w+)`", keys)) for where, keys in TABLE_ROW.findall(section)}
+    for partition in mars_onnx.compile(resnet18, "edge_pool").partitions.partitions:
+        model = partition.model
+        assert set(model.metadata_props) == documented["model"]
+        for node in model.graph:
+            assert set(node.metadata_props) <= documented["node"], node.name
+            for value in node.outputs:
+                assert set(value.metadata_props) <= documented["value"], value.name
+
+
+def test_plan_and_report_have_these_keys(resnet18: ir.Model) -> None:
+    compilation = mars_onnx.compile(resnet18, "edge_pool")
+    section = ARCHITECTURE.read_text(encoding="utf-8").partition("## plan.json")[2].partition("\n## ")[0]
+    plan = json.loads(dump_plan(compilation.plan))
+    places = [section.index(f'"{key}":') for key in plan if key != "communication"]
+    assert places == sorted(places), "the keys stand in another order"
+    for key in ("partitions", "inputs", "outputs", "communication"):
+        assert all(f'"{name}":' in section for name in plan[key][0]), key
 
 
 def test_markers() -> None:

@@ -9,8 +9,9 @@ from itertools import pairwise
 import onnx_ir as ir
 
 from mars_onnx.comm.attributes import Communication, token_start
+from mars_onnx.comm.domain import DOMAIN
 from mars_onnx.emission.local_graph import LocalGraphBuilder
-from mars_onnx.emission.weights import slice_initializer
+from mars_onnx.emission.weights import slice_initializer, sliced_name
 from mars_onnx.geometry import Box, Reduction, box_shape, box_text, contains, intersect, relative
 from mars_onnx.redistribution.plan import Fragment
 from mars_onnx.rules.base import Share
@@ -40,6 +41,8 @@ class PartitionBuilder(LocalGraphBuilder):
         self._slices: dict[tuple[ir.Value, Box], ir.Value] = {}
         self._facts: dict[str, str] = {}
         self._names: dict[str, int] = {}
+        self._node_names: dict[str, int] = {}
+        self._title, self._op_type = "", ""
 
     def begin(self, node: ir.Node, *, origin: str | None = None, phase: int | None = None) -> None:
         """Every node written from now on says that it belongs to ``node`` of the global graph.
@@ -47,6 +50,7 @@ class PartitionBuilder(LocalGraphBuilder):
         A redistribution is no node of the canonical graph: it says which tensor (``origin``) it moves.
         """
         self._facts = {"mars.source": node.name or ""} if origin is None else {"mars.tensor": origin}
+        self._title, self._op_type = (node.name or "", node.op_type) if origin is None else (origin, "")
         strategy = node.metadata_props.get("mars.strategy")
         if strategy is not None:
             self._facts["mars.strategy"] = strategy
@@ -63,8 +67,7 @@ class PartitionBuilder(LocalGraphBuilder):
 
     def unique(self, name: str) -> str:
         """``name``, with a number behind it if it has been taken."""
-        number = self._names[name] = self._names.get(name, 0) + 1
-        return name if number == 1 else self.unique(f"{name}.{number}")
+        return _unique(self._names, name)
 
     def fresh(self, name: str) -> str:
         return self.unique(name)
@@ -95,8 +98,11 @@ class PartitionBuilder(LocalGraphBuilder):
         self.annotate(node)
 
     def annotate(self, node: ir.Node) -> None:
-        """Attach the facts that a person who opens the partition needs."""
+        """Attach the facts that a person who opens the partition needs, and name the node after what it works for."""
         node.metadata_props.update(self._facts)
+        if node.domain != DOMAIN:
+            name = self._title if node.op_type == self._op_type else f"{self._title}.{node.op_type}"
+            node.name = _unique(self._node_names, name)
 
     def name_after(self, value: ir.Value, source: str, box: Box, part: str = "", reduce: str = "") -> None:
         """Say of a local value which box of which global tensor it is, and name it like that tensor."""
@@ -125,8 +131,8 @@ class PartitionBuilder(LocalGraphBuilder):
         if source.is_initializer():
             key = (source, box)
             if key not in self._weights:
-                self._weights[key] = self.initializer(slice_initializer(source, box))
-                self.unique(self._weights[key].name or "")
+                name = self.unique(sliced_name(source, box))
+                self._weights[key] = self.initializer(slice_initializer(source, box, name))
             return self._weights[key]
         held, value = self.held[source]
         return self.cut(value, held, box)
@@ -139,6 +145,11 @@ class PartitionBuilder(LocalGraphBuilder):
         if key not in self._slices:
             self._slices[key] = self.slice(value, relative(box, held))
         return self._slices[key]
+
+
+def _unique(taken: dict[str, int], name: str) -> str:
+    number = taken[name] = taken.get(name, 0) + 1
+    return name if number == 1 else _unique(taken, f"{name}.{number}")
 
 
 @dataclass

@@ -11,25 +11,30 @@ from mars_onnx.geometry import Box, box_shape, box_text, whole_box
 _EAGER_BYTES = 1024
 
 
-def slice_initializer(value: ir.Value, box: Box) -> ir.TensorProtocol:
-    """A box of an initializer, named after both.
+def sliced_name(value: ir.Value, box: Box) -> str:
+    """What to call a box of an initializer: after both; the whole is called like the initializer."""
+    shape = () if value.shape is None else value.shape.numpy()
+    return f"{value.name}" if box == whole_box(shape) else f"{value.name}[{box_text(box)}]"
+
+
+def slice_initializer(value: ir.Value, box: Box, name: str) -> ir.TensorProtocol:
+    """A box of an initializer as a tensor with a name.
 
     The tensor is evaluated when it is written or used; one that lies in a memory-mapped file is not read before.
     """
     tensor = value.const_value
-    if tensor is None or value.name is None:
+    if tensor is None:
         raise ValueError(f"{value.name!r} is no initializer")
-    shape = box_shape(box)
     if isinstance(tensor, ir.ExternalTensor):
         # Maps the file, and reads nothing. Here, because partitions are run and written by several threads, and onnx_ir
         # maps a tensor of a file without a lock.
         tensor.numpy()
-    name = value.name if box == whole_box(tensor.shape.numpy()) else f"{value.name}[{box_text(box)}]"
     if tensor.nbytes <= _EAGER_BYTES:
         return _slice(tensor, box, name)
-    if name == value.name:
+    if name == tensor.name and box == whole_box(tensor.shape.numpy()):
         return tensor
-    return ir.LazyTensor(lambda: _slice(tensor, box, name), dtype=tensor.dtype, shape=ir.Shape(shape), name=name)
+    shape = ir.Shape(box_shape(box))
+    return ir.LazyTensor(lambda: _slice(tensor, box, name), dtype=tensor.dtype, shape=shape, name=name)
 
 
 def _slice(tensor: ir.TensorProtocol, box: Box, name: str) -> ir.TensorProtocol:

@@ -22,7 +22,7 @@ def copy_node(builder: PartitionBuilder, node: ir.Node) -> Sequence[ir.Value]:
         [_copy_attribute(attribute) for attribute in node.attributes.values()],
         overload=node.overload,
         outputs=outputs,
-        name=builder.unique(node.name or node.op_type),
+        name=node.name,
         version=node.version,
     )
     captured = {value: local_value(builder, value) for value in captured_inputs(node)}

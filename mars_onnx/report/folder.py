@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mars_onnx.errors import UsageError
+from mars_onnx.errors import InputError, UsageError
 from mars_onnx.sharding.mapping import PLAN_SCHEMA
 
 PLAN_NAME = "plan.json"
@@ -48,7 +48,10 @@ def whole_folder(target: Path) -> Iterator[Path]:
     """A fresh folder beside ``target`` that takes its place when the block ends well, and vanishes otherwise."""
     check_target(target)
     target = target.resolve()
-    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise UsageError(f"{target.parent}: no folder can be made there: {error.strerror}") from error
     try:
         yield fresh
         fresh.chmod(0o755)
@@ -59,6 +62,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(old)
         else:
             fresh.replace(target)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 

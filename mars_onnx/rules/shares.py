@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -111,11 +110,6 @@ def shares_of(rule: OpRule, ranges: Sequence[Mapping[str, Range]]) -> list[Share
             all(own[name][0] == 0 for name in reductions),
         )
     return [shares[key] for key in keys]
-
-
-def share_of(rule: OpRule, ranges: Mapping[str, Range], first: bool) -> Share:
-    """The share of one member, where the caller says whether what counts once counts here."""
-    return replace(shares_of(rule, [ranges])[0], first=first)
 
 
 def share_text(ranges: Mapping[str, Range]) -> str:

@@ -113,10 +113,15 @@ def _greedy(problem: Problem, pool: Pool, written: Mapping) -> tuple[Mapping, fl
             else (choice.strategy,)
         )
         best: tuple[float, Strategy, Sharding] | None = None
-        for strategy in options:
+        computing = [
+            (max(share_seconds(pool, layer.signature, strategy, own.members, own.designs)), place, strategy)
+            for place, strategy in enumerate(options)
+        ]
+        for compute, _, strategy in sorted(computing, key=lambda entry: entry[:2]):
+            if best is not None and compute >= best[0]:
+                break  # The others compute longer than this one computes and moves.
             sharding = lower(layer.signature, strategy, own.members)
-            cost = max(share_seconds(pool, layer.signature, strategy, own.members, own.designs))
-            cost += _moving(pool, interconnect, layer, sharding, layouts)
+            cost = compute + _moving(pool, interconnect, layer, sharding, layouts)
             if best is None or cost < best[0]:
                 best = (cost, strategy, sharding)
         if best is None:

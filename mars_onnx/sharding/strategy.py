@@ -158,6 +158,9 @@ def parse_strategy(text: str) -> Strategy:
         position = match.end()
     if not seen:
         raise _malformed(text, "it is empty")
+    if not splits and ring is None and resolution is Resolution.ALL_REDUCE:
+        # Nothing is cut: everyone computes everything, and the text of that must not be empty.
+        return WHOLE
     return Strategy(Placement.SHARDED, splits, ring, resolution, scatter_axis)
 
 

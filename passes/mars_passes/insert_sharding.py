@@ -13,6 +13,7 @@ from mars_onnx.errors import InputError
 from mars_onnx.geometry import Layout, hull
 from mars_onnx.redistribution.planner import redistribute
 from mars_onnx.rules.signature import tensor_type
+from mars_onnx.sharding.lowering import Sharding
 from mars_onnx.stages import attachments
 from mars_onnx.stages.sharded import (
     REDISTRIBUTE,
@@ -59,12 +60,13 @@ class _Inserter:
     #: Redistributed versions, so that two layers with the same need share one.
     versions: dict[tuple[ir.Value, Layout], ir.Value] = field(default_factory=dict)
     input_needs: dict[ir.Value, list[Layout]] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
 
     def run(self) -> None:
         mapping = attachments.get_mapping(self.model)
         for node in list(self.model.graph):
             sharding = sharding_of(node, mapping)
-            self.check_opaque_inputs(node, sharding.members)
+            self.check_opaque_inputs(node, sharding)
             for index, value, need in list(needed_inputs(node, sharding)):
                 provided = self.provide(value, need, node)
                 if index is not None:
@@ -107,10 +109,7 @@ class _Inserter:
         """Insert a Redistribute of a value to the layout ``target``."""
         pool = attachments.get_pool(self.model)
         plan = redistribute(attachments.get_layout(value), target, pool.distance)
-        number = sum(1 for user, _ in value.uses() if user.op_type == REDISTRIBUTE)
-        moved = ir.Value(
-            name=f"{value.name}.{plan.kind}" + (f".{number}" if number else ""), shape=value.shape, type=value.type
-        )
+        moved = ir.Value(name=self.unique(f"{value.name}.{plan.kind}"), shape=value.shape, type=value.type)
         node = ir.Node(
             DOMAIN, REDISTRIBUTE, [value], [ir.AttrString("kind", plan.kind)], outputs=[moved], name=f"to_{moved.name}"
         )
@@ -120,6 +119,19 @@ class _Inserter:
             self.model.graph.insert_after(after, node)
         attachments.set_layout(moved, target)
         return moved
+
+    def unique(self, name: str) -> str:
+        """``name``, with a number behind it if a value of the graph has it."""
+        if not self.names:
+            values = (*self.model.graph.inputs, *self.model.graph.initializers.values())
+            self.names.update(value.name or "" for value in values)
+            nodes = ir.traversal.RecursiveGraphIterator(self.model.graph)
+            self.names.update(value.name or "" for node in nodes for value in node.outputs)
+        found, number = name, 1
+        while found in self.names:
+            found, number = f"{name}.{number}", number + 1
+        self.names.add(found)
+        return found
 
     def place_input(self, value: ir.Value) -> None:
         """A model input goes straight to whoever needs it: per member the smallest box around all its needs."""
@@ -144,20 +156,25 @@ class _Inserter:
             producer = final.producer()
             final = self.move(final, Layout(layout.shape, layout.members, layout.boxes), after=producer)
         if final is not value:
-            name, value.name = value.name, f"{value.name}.partial"
+            name, value.name = value.name, self.unique(f"{value.name}.partial")
             value.metadata_props[attachments.SOURCE] = name or ""
             final.name = name
             self.model.graph.outputs[index] = final
 
-    def check_opaque_inputs(self, node: ir.Node, members: tuple[int, ...]) -> None:
-        """A value without static shape, or that is no tensor, cannot travel between sets."""
+    def check_opaque_inputs(self, node: ir.Node, sharding: Sharding) -> None:
+        """A value without static shape, or that is no tensor, cannot travel: who needs it must have computed it."""
         mapping = attachments.get_mapping(self.model)
         for value in (*node.inputs, *captured_inputs(node)):
             producer = value.producer() if value is not None else None
             if value is None or tensor_type(value) is not None or producer is None:
                 continue
-            if mapping.sets[attachments.get_set(producer)].members != members:
+            if not _busy(sharding) <= _busy(sharding_of(producer, mapping)):
                 raise InputError(
                     f"layer {node.name!r} takes {value.name!r}, which has no static tensor shape and so cannot be sent "
-                    f"from the accelerators of {producer.name!r}; map both layers to the same set"
+                    f"from the accelerators of {producer.name!r}; map both layers to the same set, both as 'whole'"
                 )
+
+
+def _busy(sharding: Sharding) -> set[int]:
+    """The ranks that have a share."""
+    return {rank for rank, share in zip(sharding.members, sharding.shares, strict=True) if share is not None}

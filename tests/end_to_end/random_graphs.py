@@ -328,6 +328,14 @@ def pad(g: RandomGraph) -> None:
 def without_rule(g: RandomGraph) -> None:
     x = g.pick(2, 3, 4)
     if x is not None:
+        time, batch = g.shapes[x][:2]
+        lengths = g.constant(np.asarray([g.rng.randint(1, time) for _ in range(batch)], np.int64))
+        g.add("ReverseSequence", [x, lengths], g.shapes[x], time_axis=0, batch_axis=1)
+
+
+@makes()
+def triangle(g: RandomGraph) -> None:
+    if x := g.pick(2, 3, 4):
         g.add("Trilu", [x], g.shapes[x], upper=g.rng.randint(0, 1))
 
 

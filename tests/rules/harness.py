@@ -28,7 +28,7 @@ from mars_onnx.emission.local_graph import LocalGraphBuilder
 from mars_onnx.geometry import Box, Range, Reduction, box_shape
 from mars_onnx.rules.base import OpRule, Share, TensorType
 from mars_onnx.rules.registry import rule_for
-from mars_onnx.rules.shares import boxes, share_of
+from mars_onnx.rules.shares import boxes, shares_of
 from mars_onnx.rules.signature import signature_of
 
 Array = npt.NDArray[np.generic]
@@ -128,7 +128,7 @@ def check_rule(
         if problem:
             raise RefusedError(problem)
         reductions = [axis.name for axis in rule.axes if axis.reduction]
-        share = share_of(rule, ranges, all(ranges[name][0] == 0 for name in reductions))
+        (share,) = shares_of(rule, [ranges])
         part = tuple(ranges[name] for name in reductions)
         local, results = run_share(rule, share, values)
         checked.shares.append(share)
@@ -230,7 +230,7 @@ def _check_vectorised(rule: OpRule, cuts: Cuts) -> None:
             np.asarray([member[position][1] for member in members], np.int64),
         )
     alone = [
-        share_of(rule, {axis.name: (0, axis.size) for axis in rule.axes} | dict(zip(cuts, member, strict=True)), True)
+        shares_of(rule, [{axis.name: (0, axis.size) for axis in rule.axes} | dict(zip(cuts, member, strict=True))])[0]
         for member in members
     ]
     pick: Callable[[Share], tuple[Box | None, ...]]

@@ -1,0 +1,144 @@
+"""Models with things that are cut seldom or never: bodies, sequences, quantisation, half precision, odd names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import numpy_helper
+
+import mars_onnx
+from mars_onnx.errors import InputError
+
+RNG = np.random.default_rng(7)
+WEIGHTS: dict[str, npt.NDArray[np.generic]] = {
+    "w": RNG.standard_normal((6, 6)).astype(np.float32),
+    "kernel": (RNG.standard_normal((8, 8, 3, 3)) / 8).astype(np.float32),
+    "half_kernel": (RNG.standard_normal((8, 8, 3, 3)) / 8).astype(np.float16),
+    "w[0:6,0:3]": RNG.standard_normal((6, 6)).astype(np.float32),
+    "scale": np.float32(0.05),
+    "zero": np.int8(0),
+}
+MODELS = {
+    "a loop whose body uses a value and a weight from outside": """
+        g (float[4,6] x) => (float[4,6] y) {
+            n = Constant <value = int64 {3}> ()
+            go = Constant <value = bool {1}> ()
+            a = Relu (x)
+            l = Loop (n, go, a) <body = b (int64 i, bool on, float[4,6] s) => (bool still, float[4,6] t) {
+                still = Identity (on)
+                m = MatMul (s, w)
+                u = Tanh (m)
+                t = Add (u, a)
+            }>
+            y = Sigmoid (l)
+        }""",
+    "a condition that is computed": """
+        g (float[4,6] x) => (float[4,6] y) {
+            s = ReduceSum <keepdims = 0> (x)
+            none = Constant <value = float {0.0}> ()
+            c = Greater (s, none)
+            r = Relu (x)
+            i = If (c) <then_branch = t () => (float[4,6] o) { o = Neg (r) },
+                        else_branch = e () => (float[4,6] p) { p = Exp (r) }>
+            y = Mul (i, x)
+        }""",
+    "a shape that depends on data, inside": """
+        g (float[4,6] x) => (float[4,6] y) {
+            r = Relu (x)
+            where = NonZero (r)
+            n = Size (where)
+            f = Cast <to = 1> (n)
+            y = Mul (x, f)
+        }""",
+    "a sequence": """
+        g (float[4,6] x) => (float[8,6] y) {
+            r = Relu (x)
+            s = SequenceConstruct (r, x)
+            c = ConcatFromSequence <axis = 0> (s)
+            y = Neg (c)
+        }""",
+    "quantised neighbours of a convolution": """
+        g (float[1,8,16,16] x) => (float[1,8,16,16] y) {
+            q = QuantizeLinear (x, scale, zero)
+            d = DequantizeLinear (q, scale, zero)
+            c = Conv <pads = [1, 1, 1, 1]> (d, kernel)
+            r = QuantizeLinear (c, scale, zero)
+            y = DequantizeLinear (r, scale, zero)
+        }""",
+    "half precision": """
+        g (float16[1,8,16,16] x) => (float16[1,8,16,16] y) {
+            c = Conv <pads = [1, 1, 1, 1]> (x, half_kernel)
+            y = Relu (c)
+        }""",
+    "outputs that are inputs, weights, or one another": """
+        g (float[4,6] x) => (float[4,6] x, float[6,6] w, float[4,6] y, float[4,6] z) {
+            y = Relu (x)
+            z = Identity (y)
+        }""",
+    "scalars": """
+        g (float[4,6] x, float a) => (float y) {
+            r = Mul (x, a)
+            y = ReduceMean <keepdims = 0> (r)
+        }""",
+    "a contributed operator": """
+        g (float[4,16] x) => (float[4,16] y) {
+            a = Relu (x)
+            b = com.microsoft.FastGelu (a)
+            y = Neg (b)
+        }""",
+}
+
+
+def model_of(text: str) -> ir.Model:
+    header = '<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]>'
+    model = onnx.parser.parse_model(header + text)
+    used = {name for node in model.graph.node for name in node.input} | {o.name for o in model.graph.output}
+    bodies = [a.g for node in model.graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+    used |= {name for body in bodies for node in body.node for name in node.input}
+    model.graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in WEIGHTS.items() if name in used)
+    return ir.from_proto(model)
+
+
+@pytest.mark.parametrize("pool", ["fpga_pool", "mixed_pool", "edge_pool"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_tensor_is_right(name: str, pool: str) -> None:
+    compilation = mars_onnx.compile(model_of(MODELS[name]), pool)
+    verification = compilation.verify(deep=True)
+    verification.raise_if_failed()
+    assert verification.deep is not None
+    assert verification.deep.boxes > 0
+
+
+def test_names_that_no_file_could_have() -> None:
+    model = model_of("g (float[4,6] x) => (float[4,6] y) { y = Relu (x) }")
+    model.graph.name = '../../n"ame\n'
+    model.graph.inputs[0].name = "in put/é"
+    model.graph[0].name = 'no/de\n"x"'
+    mars_onnx.compile(model, "edge_pool").verify(deep=True).raise_if_failed()
+
+
+def test_output_of_unknown_shape_is_refused() -> None:
+    model = model_of("g (float[4,6] x) => (int64[2,n] y) { r = Relu (x)  y = NonZero (r) }")
+    with pytest.raises(InputError, match=r"the model output 'y' has no static shape .*\[2,n\]"):
+        mars_onnx.compile(model, "edge_pool")
+
+
+def test_names_that_partitions_would_give(tmp_path: Path) -> None:
+    """A weight that is called like a slice of another, and a value called like a token."""
+    text = """g (float[4,6] x) => (float[4,6] y) {
+        "token_0" = MatMul (x, w)
+        t = MatMul ("token_0", "w[0:6,0:3]")
+        y = Relu (t)
+    }"""
+    model = model_of(text)
+    model.graph[2].name = "last"
+    own = {"accelerators": ["board0", "board1"], "layers": {"last": "whole", "*": "ES(N=2)"}}
+    path = tmp_path / "mapping.json"
+    path.write_text(json.dumps({"schema": "mars-onnx/mapping/1", "sets": [own]}), encoding="utf-8")
+    mars_onnx.compile(model, "edge_pool", mapping=path).verify(deep=True).raise_if_failed()
