@@ -36,9 +36,11 @@ class _Held:
         self._constant = set(graph.initializers.values())
         self._kept = set(graph.outputs)
         self._readers: dict[ir.Value, int] = {}
-        self._alive: dict[ir.Value, bool] = {}
-        for node in graph:
-            for value in set(reads(node)):
+        #: What is there, with its size and whether communication delivered it.
+        self._alive: dict[ir.Value, tuple[int, bool]] = {}
+        self._reads = {node: tuple(dict.fromkeys(reads(node))) for node in graph}
+        for taken in self._reads.values():
+            for value in taken:
                 self._readers[value] = self._readers.get(value, 0) + 1
 
     def enter(self, value: ir.Value) -> None:
@@ -55,7 +57,7 @@ class _Held:
 
     def release(self, node: ir.Node) -> None:
         """A node has ended: what it was the last to read goes, and what it made for nobody."""
-        for value in set(reads(node)):
+        for value in self._reads[node]:
             self._readers[value] = self._readers.get(value, 0) - 1
             if self._readers[value] <= 0:
                 self._drop(value)
@@ -74,19 +76,21 @@ class _Held:
             self.points.append(point)
 
     def _add(self, value: ir.Value, *, buffer: bool) -> None:
-        self._alive[value] = buffer
+        size = size_of(value)
+        self._alive[value] = (size, buffer)
         if buffer:
-            self.buffers += size_of(value)
+            self.buffers += size
         else:
-            self.activations += size_of(value)
+            self.activations += size
 
     def _drop(self, value: ir.Value) -> None:
         if value in self._kept or value not in self._alive:
             return
-        if self._alive.pop(value):
-            self.buffers -= size_of(value)
+        size, buffer = self._alive.pop(value)
+        if buffer:
+            self.buffers -= size
         else:
-            self.activations -= size_of(value)
+            self.activations -= size
 
 
 def memory_of_run(
