@@ -17,12 +17,24 @@ from mars_onnx.sharding.strategy import Strategy
 
 
 @lru_cache(maxsize=65536)
-@lru_cache(maxsize=65536)
 def share_seconds(
     pool: Pool, signature: Signature, strategy: Strategy, members: tuple[int, ...], designs: tuple[str, ...]
 ) -> tuple[float, ...]:
     """Per member of a set the seconds of its share; of a ring, of all its phases."""
-    return tuple(map(sum, phase_seconds(pool, signature, lower(signature, strategy, members), designs)))
+    return strategy_seconds(pool, signature, (strategy,), members, designs)[0]
+
+
+@lru_cache(maxsize=65536)
+def strategy_seconds(
+    pool: Pool,
+    signature: Signature,
+    strategies: tuple[Strategy, ...],
+    members: tuple[int, ...],
+    designs: tuple[str, ...],
+) -> tuple[tuple[float, ...], ...]:
+    """Per strategy and member of a set the seconds of its share, all strategies priced at once."""
+    shardings = [lower(signature, strategy, members) for strategy in strategies]
+    return tuple(tuple(map(sum, own)) for own in _seconds(pool, signature, shardings, designs))
 
 
 def phase_seconds(
@@ -36,23 +48,34 @@ def phase_seconds(
         sharding: Its shares.
         designs: Per member what it is configured as.
     """
+    return _seconds(pool, signature, [sharding], designs)[0]
+
+
+def _seconds(
+    pool: Pool, signature: Signature, shardings: Sequence[Sharding], designs: tuple[str, ...]
+) -> list[tuple[tuple[float, ...], ...]]:
+    """Per sharding, member and phase the seconds of compute."""
     rule = rule_for(signature)
     # Members share few different shares; each is priced once per performance model, all together.
-    shares = list({id(share): share for own in sharding.phases for share in own if share is not None}.values())
-    if not shares:
-        return tuple((0.0,) * len(own) for own in sharding.phases)
-    bounds = np.asarray([[share.ranges[axis.name] for axis in rule.axes] for share in shares], np.int64)
-    bounds = bounds.reshape(len(shares), len(rule.axes), 2)
-    ranges = {axis.name: (bounds[:, place, 0], bounds[:, place, 1]) for place, axis in enumerate(rule.axes)}
-    work = workload(rule, ranges)
+    phases = [own for sharding in shardings for own in sharding.phases]
+    shares = list({id(share): share for own in phases for share in own if share is not None}.values())
     priced: dict[tuple[int, str], dict[int, float]] = {}
-    seconds: list[tuple[float, ...]] = []
-    for rank, design, own in zip(sharding.members, designs, sharding.phases, strict=True):
-        kind = (twin(pool, rank), design)
-        if kind not in priced:
+    if shares:
+        bounds = np.asarray([[share.ranges[axis.name] for axis in rule.axes] for share in shares], np.int64)
+        bounds = bounds.reshape(len(shares), len(rule.axes), 2)
+        ranges = {axis.name: (bounds[:, place, 0], bounds[:, place, 1]) for place, axis in enumerate(rule.axes)}
+        work = workload(rule, ranges)
+        for kind in dict.fromkeys(
+            (twin(pool, rank), design) for rank, design in zip(shardings[0].members, designs, strict=True)
+        ):
             priced[kind] = _priced(pool, *kind, work, shares)
-        seconds.append(tuple(0.0 if share is None else priced[kind][id(share)] for share in own))
-    return tuple(seconds)
+    return [
+        tuple(
+            tuple(0.0 if share is None else priced[twin(pool, rank), design][id(share)] for share in own)
+            for rank, design, own in zip(sharding.members, designs, sharding.phases, strict=True)
+        )
+        for sharding in shardings
+    ]
 
 
 @lru_cache(maxsize=65536)

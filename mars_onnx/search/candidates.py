@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import combinations
+from itertools import permutations
 
 from mars_onnx.errors import InputError
 from mars_onnx.rules.base import OpRule, Signature
@@ -44,7 +44,7 @@ def _pairs(rule: OpRule, count: int) -> list[Strategy]:
     parallel = [axis for axis in rule.axes if not axis.reduction and axis.size >= 2][:_PAIRED_AXES]
     return [
         _split((first.name, (1,) * outer), (second.name, (1,) * (count // outer)))
-        for first, second in combinations(parallel, 2)
+        for first, second in permutations(parallel, 2)
         for outer in range(2, count // 2 + 1)
         if count % outer == 0 and first.size >= outer and second.size >= count // outer
     ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from mars_onnx.cost.interconnect import Interconnect
-from mars_onnx.cost.shares import share_seconds, twin
+from mars_onnx.cost.shares import share_seconds, strategy_seconds, twin
 from mars_onnx.geometry import Layout, intersect, volume
 from mars_onnx.pool.topology import Design, Pool
 from mars_onnx.rules.base import Signature, TensorType
@@ -113,11 +113,9 @@ def _greedy(problem: Problem, pool: Pool, written: Mapping) -> tuple[Mapping, fl
             else (choice.strategy,)
         )
         best: tuple[float, Strategy, Sharding] | None = None
-        computing = [
-            (max(share_seconds(pool, layer.signature, strategy, own.members, own.designs)), place, strategy)
-            for place, strategy in enumerate(options)
-        ]
-        for compute, _, strategy in sorted(computing, key=lambda entry: entry[:2]):
+        seconds = strategy_seconds(pool, layer.signature, options, own.members, own.designs)
+        for compute, place in sorted((max(shares), place) for place, shares in enumerate(seconds)):
+            strategy = options[place]
             if best is not None and compute >= best[0]:
                 break  # The others compute longer than this one computes and moves.
             sharding = lower(layer.signature, strategy, own.members)
