@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.markdown import table, write_between_markers
 from mars_onnx.cost import Interconnect
 from mars_onnx.pool import Pool, load_pool
 
 SOURCE = "ASTRA-sim 2.0 (Won et al., ISPASS 2023), analytical network without congestion, and its sample systems"
-BEGIN, END = "<!-- collectives: begin -->", "<!-- collectives: end -->"
 MIB = 2**20
 
 OPS = ("all_reduce", "reduce_scatter", "all_gather", "all_to_all")
@@ -170,35 +170,23 @@ def derived_ns(
 
 def tables() -> str:
     """Both tables, as Markdown."""
-    lines = ["| members | MiB | published, ns | ours, ns | error |", "|---|---|---|---|---|"]
+    published = []
     for members, row in PUBLISHED.items():
-        for mib, published in row.items():
+        for mib, figure in row.items():
             ours = ours_ns(load(document("ring", members)), "all_reduce", mib * MIB)
-            lines.append(f"| {members} | {mib} | {published:,} | {ours:,.0f} | {ours / published - 1:+.2%} |")
-    lines += [
-        "",
-        "| topology | collective | algorithm | members | MiB | derived, ns | ours, ns | error |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+            published.append((str(members), str(mib), f"{figure:,}", f"{ours:,.0f}", f"{ours / figure - 1:+.2%}"))
+    derived = []
     for topology, algorithms in ALGORITHMS.items():
         for op in OPS:
             for members, mib in ((4, 1), (8, 16)):
                 ours = ours_ns(load(document(topology, members)), op, mib * MIB)
-                derived = derived_ns(topology, op, members, mib * MIB)
-                lines.append(
-                    f"| {topology} | {op} | {algorithms[op][0]} | {members} | {mib} | {derived:,} | {ours:,.0f} | "
-                    f"{ours / derived - 1:+.2%} |"
-                )
-    return "\n".join(lines)
-
-
-def write(path: Path, text: str) -> None:
-    """Put text between the markers of a file."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, marker, after = rest.partition(END)
-    if not marker:
-        raise SystemExit(f"{path}: no {BEGIN} ... {END}")
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+                figure = derived_ns(topology, op, members, mib * MIB)
+                error = f"{ours / figure - 1:+.2%}"
+                names = (topology, op, algorithms[op][0])
+                derived.append((*names, str(members), str(mib), f"{figure:,}", f"{ours:,.0f}", error))
+    first = table(("members", "MiB", "published, ns", "ours, ns", "error"), published, numbers=5)
+    headings = ("topology", "collective", "algorithm", "members", "MiB", "derived, ns", "ours, ns", "error")
+    return f"All-reduce round a ring:\n\n{first}\nDerived from its source:\n\n{table(headings, derived, numbers=5)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -238,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     text = tables()
     if options.write:
-        write(options.write, text)
+        write_between_markers(options.write, "collectives", text)
     else:
         print(text)
     return 0

@@ -257,8 +257,8 @@ def _check_capacity(partitions: Partitions, pool: Pool) -> None:
 def _check_simulated_capacity(simulation: Simulation, pool: Pool) -> None:
     """Refuse what only fits if an accelerator does one thing after the other, where it does not."""
     missing = [
-        f"{accelerator.id}: holds {use.peak_bytes} bytes at {use.peak.time_s:.3g} s, with what arrives while it computes; "
-        f"{use.peak_bytes - accelerator.memory_bytes} more than the {accelerator.memory_bytes} that it has"
+        f"{accelerator.id}: holds {use.peak_bytes} bytes at {use.peak.time_s:.3g} s, with what arrives while it "
+        f"computes; {use.peak_bytes - accelerator.memory_bytes} more than the {accelerator.memory_bytes} that it has"
         for rank, use in simulation.ranks.items()
         if use.peak_bytes > (accelerator := pool.accelerators[rank]).memory_bytes
     ]
