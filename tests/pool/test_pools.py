@@ -144,7 +144,7 @@ def test_schema_speaks_of_every_key_and_its_limits() -> None:
 
 def test_the_example_in_the_documentation_loads(tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "docs" / "pools.md").read_text(encoding="utf-8")
-    pool, design = (part.split("```")[0] for part in text.split("```json\n")[1:])
+    pool, design = (part.split("```")[0] for part in text.split("\n```json\n")[1:])
     (tmp_path / "pool.json").write_text(pool)
     assert load_pool(tmp_path / "pool.json").size == 2
     (tmp_path / "winograd.json").write_text(design)
