@@ -53,6 +53,7 @@ bench: $(INSTALLED)  ## how long partitioning takes, step by step, and simulatin
 table: $(INSTALLED)  ## verify every model over every pool and write the tables of README.md
 	$(BIN)/python -m benchmarks.operators --write README.md
 	$(BIN)/python -m benchmarks.verified --write README.md
+	$(BIN)/python -m benchmarks.collectives --write docs/cost-model.md
 
 wheel: $(INSTALLED)  ## dist/*.whl
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mars_onnx.errors import MarsError
+from mars_onnx.errors import InputError, MarsError
 from mars_onnx.pool import Pool, load_pool, shipped_pools
+from mars_onnx.pool.clusters import interchangeable
+from mars_onnx.pool.drawing import draw
 
 #: Up to here every pair has its cell in a matrix; beyond, a table of how often each figure occurs.
 _MATRIX_SIZE = 16
@@ -143,6 +148,44 @@ def _pairs(pool: Pool) -> Iterable[tuple[int, int]]:
     )
 
 
+def _members(pool: Pool, ranks: Sequence[int]) -> str:
+    members = [pool.accelerators[rank].id for rank in ranks]
+    shown = members if len(members) <= _MATRIX_SIZE else [*members[:3], "...", members[-1]]
+    return f"{' '.join(shown)} ({len(members)})"
+
+
+def _collectives(pool: Pool) -> str:
+    rules = pool.collectives
+    rate = rules.reduction_bytes_per_s
+    sums = f"at {quantity(rate, 'B/s')}" if rate else "as fast as they come"
+    return (
+        f"Collectives: {rules.chunks} chunk{'s' if rules.chunks > 1 else ''}, "
+        f"{quantity(rules.endpoint_latency_s, 's')} at each end of a message, sums {sums} "
+        f"({escape(rules.source) if rules.source else 'the file says nothing: these are the defaults'})"
+    )
+
+
+def save_drawing(pool: Pool, path: Path) -> None:
+    """Draw the topology as SVG, or as PNG where ``rsvg-convert`` is installed.
+
+    Raises:
+        InputError: Another ending, no such program, or the file cannot be written.
+    """
+    text = draw(pool)
+    try:
+        if path.suffix == ".svg":
+            path.write_text(text, encoding="utf-8")
+            return
+        if path.suffix != ".png":
+            raise InputError(f"{path}: drawings are .svg or .png")
+        program = shutil.which("rsvg-convert")
+        if program is None:
+            raise InputError(f"{path}: PNG needs the program rsvg-convert (librsvg2-bin); draw an .svg instead")
+        subprocess.run([program, "--output", str(path)], input=text.encode(), check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise InputError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+
 def _overlap(pool: Pool) -> str:
     """What happens at the same time, in one line."""
     own = pool.overlap
@@ -175,9 +218,13 @@ def describe(pool: Pool, console: Console) -> None:
     groups = pool.groups()
     console.print(f"Groups that communicate without a host: {len(groups)}")
     for index, ranks in enumerate(groups[:_ROWS]):
-        members = [pool.accelerators[rank].id for rank in ranks]
-        shown = members if len(members) <= _MATRIX_SIZE else [*members[:3], "...", members[-1]]
-        console.print(f"  {index}: {' '.join(shown)} ({len(members)})")
+        console.print(f"  {index}: {_members(pool, ranks)}")
+    if pool.size <= _ALL_PAIRS_SIZE:
+        alike = interchangeable(pool)
+        console.print(f"Accelerators that are interchangeable (links, designs and memory alike): {len(alike)} classes")
+        for ranks in alike:
+            console.print(f"  {_members(pool, ranks)}")
+    console.print(_collectives(pool))
     console.print(f"Inputs start at {pool.node_ids[pool.inputs_at]}, outputs end at {pool.node_ids[pool.outputs_at]}.")
     console.print(escape(_overlap(pool)))
     console.print(f"sha256 of the content: {pool.sha256}", soft_wrap=True)
@@ -191,9 +238,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=f"shipped pools: {', '.join(shipped_pools())}",
     )
     parser.add_argument("pool", metavar="FILE|NAME", help="a pool file, or the name of a shipped pool")
+    parser.add_argument("--draw", type=Path, metavar="FILE", help="draw the topology, as .svg or .png")
     options = parser.parse_args(arguments)
     try:
         pool = load_pool(options.pool)
+        if options.draw:
+            save_drawing(pool, options.draw)
     except MarsError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -27,7 +27,17 @@ FloatArray = npt.NDArray[np.float64]
 #: Most spatial dimensions that loop extents are kept of, in the order D, H, W; absent ones have extent 1.
 SPATIAL_DIMENSIONS = 3
 
-_OWN = {"roofline": "mars_onnx.cost.roofline:Roofline"}
+_OWN = {
+    "array": "mars_onnx.cost.models.array:PixelChannelArray",
+    "measured": "mars_onnx.cost.models.measured:Measured",
+    "roofline": "mars_onnx.cost.models.roofline:Roofline",
+    "systolic": "mars_onnx.cost.models.systolic:Systolic",
+    "tiled": "mars_onnx.cost.models.tiled:TiledLoops",
+    "winograd": "mars_onnx.cost.models.winograd:Winograd",
+}
+
+#: Attributes of a workload that have an entry per spatial dimension.
+_SPATIAL = ("out_spatial", "in_spatial", "kernel", "strides", "dilations")
 
 
 class OpClass(IntEnum):
@@ -50,7 +60,7 @@ class OpClass(IntEnum):
 class Workload:
     """The local work of nodes. All arrays have one common shape, ``shape``, of any rank (members, strategies, ...).
 
-    ``out_spatial``, ``kernel``, ``strides`` and ``dilations`` have one more dimension at the end, of
+    ``out_spatial``, ``in_spatial``, ``kernel``, ``strides`` and ``dilations`` have one more dimension at the end, of
     ``SPATIAL_DIMENSIONS``. An extent that a class has no use for is 1. A share without work has ``elements`` 0.
 
     Attributes:
@@ -66,6 +76,7 @@ class Workload:
         in_channels: Of a convolution, within one group.
         groups: Of a convolution.
         out_spatial: Output extents of a convolution or pooling.
+        in_spatial: Extents of what it reads of its input, without padding; 0 if not known.
         kernel: Extents of its kernel.
         strides: Steps of its window.
         dilations: Steps inside its window.
@@ -86,6 +97,7 @@ class Workload:
     in_channels: IntArray
     groups: IntArray
     out_spatial: IntArray
+    in_spatial: IntArray
     kernel: IntArray
     strides: IntArray
     dilations: IntArray
@@ -112,11 +124,11 @@ class Workload:
             extents: Attributes of this class by name.
         """
         defaults = dict.fromkeys(("op_class", "elements", "macs", "input_bytes", "weight_bytes", "output_bytes"), 0)
-        defaults |= {"dtype_bits": 32}
+        defaults |= {"dtype_bits": 32, "in_spatial": 0}
         arrays: dict[str, IntArray] = {}
         for name in Workload.__slots__:
             value = np.asarray(extents.pop(name, defaults.get(name, 1)), np.int64)
-            tail = (SPATIAL_DIMENSIONS,) if name in ("out_spatial", "kernel", "strides", "dilations") else ()
+            tail = (SPATIAL_DIMENSIONS,) if name in _SPATIAL else ()
             arrays[name] = np.broadcast_to(value, shape + tail)
         if extents:
             raise TypeError(f"a workload has no {', '.join(sorted(extents))}")
@@ -132,12 +144,17 @@ class Estimate:
         memory_s: Seconds of traffic between memory and arithmetic.
         dram_bytes: That traffic.
         total_s: Seconds in all; what of the two overlaps is the model's to say.
+        cycles: Of the design's clock, until the accelerator is done if its memory kept up with its ports; 0 for what
+            runs on the host or is a matter of memory alone.
+        buffer_bytes: On-chip memory that this takes.
     """
 
     compute_s: FloatArray
     memory_s: FloatArray
     dram_bytes: FloatArray
     total_s: FloatArray
+    cycles: FloatArray
+    buffer_bytes: FloatArray
 
 
 class PerformanceModel(Protocol):
@@ -151,7 +168,11 @@ class PerformanceModel(Protocol):
         ...
 
     def estimate(self, work: Workload) -> Estimate:
-        """Price work. Finite and not negative for every legal shape; 0 where there is no work."""
+        """Price work. Finite and not negative for every legal shape; 0 where there is no work.
+
+        Raises:
+            InputError: The design cannot run some of it, and has no host to do so.
+        """
         ...
 
 

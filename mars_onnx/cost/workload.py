@@ -51,7 +51,10 @@ def workload(rule: OpRule, ranges: Ranges, weights: Collection[int] | None = Non
     """
     signature = rule.signature
     shape = np.broadcast_shapes(*(bound.shape for pair in ranges.values() for bound in pair))
-    kind = op_class(signature.op_type)
+    named_class = op_class(signature.op_type)
+    # What has no rule has no loop extents that a multiplier array could be priced by.
+    unknown = rule.is_fallback and named_class in (OpClass.CONV, OpClass.CONV_TRANSPOSE, OpClass.MATMUL)
+    kind = OpClass.OTHER if unknown else named_class
     if weights is None:
         named = [index for index, name in rule.operands.items() if name == "weight"]
         weights = range(min(named), len(rule.inputs)) if named else ()
@@ -73,7 +76,7 @@ def workload(rule: OpRule, ranges: Ranges, weights: Collection[int] | None = Non
         shape,
         op_class=int(kind),
         elements=elements,
-        macs=np.where(active, _macs(rule, ranges, kind), 0),
+        macs=np.where(active, _macs(rule, ranges, named_class), 0),
         input_bytes=np.where(active, input_bytes, 0),
         weight_bytes=np.where(active, weight_bytes, 0),
         output_bytes=output_bytes,
@@ -128,17 +131,25 @@ def _extents(rule: OpRule, ranges: Ranges, kind: OpClass) -> dict[str, IntArray 
 
     match kind:
         case OpClass.CONV | OpClass.CONV_TRANSPOSE | OpClass.POOL:
+            data, result = _box_extents(rule.inputs, 0, ranges), _box_extents(rule.outputs, 0, ranges)
+            weight = [] if kind == OpClass.POOL else _box_extents(rule.inputs, 1, ranges)
             groups = rule.signature.integer("group", 1)
-            channels = extent("Cout") if "Cout" in ranges else extent("C")
-            per_group = max(1, _axis_size(rule, "Cout") // groups)
+            # A share within one group is a plain convolution.
+            local_groups = np.maximum(1, result[1] * groups // max(1, rule.signature.output().shape[1]))
+            if kind == OpClass.CONV:
+                channels = weight[1]
+            elif kind == OpClass.CONV_TRANSPOSE:
+                channels = weight[0] if groups == 1 else data[1] // local_groups
+            else:
+                channels = np.asarray(1, np.int64)
             return {
-                "batch": extent("N"),
-                "out_channels": channels,
-                "in_channels": extent("Cin"),
-                # A share within one group is a plain convolution.
-                "groups": np.maximum(1, channels // per_group) if groups > 1 else 1,
-                "out_spatial": _stack([extent(name) for name in ("D", "H", "W")]),
-                "kernel": _kernel(rule, ranges),
+                "batch": result[0],
+                "out_channels": result[1],
+                "in_channels": channels,
+                "groups": local_groups if groups > 1 else 1,
+                "out_spatial": _spatial(result[2:]),
+                "in_spatial": _spatial(data[2:]),
+                "kernel": _spatial(weight[2:]) if weight else _window(rule, "kernel_shape"),
                 "strides": _window(rule, "strides"),
                 "dilations": _window(rule, "dilations"),
             }
@@ -147,26 +158,35 @@ def _extents(rule: OpRule, ranges: Ranges, kind: OpClass) -> dict[str, IntArray 
             batch = np.asarray(1, np.int64)
             for other in rest:
                 batch = batch * other
-            return {"batch": batch, "m": extent("M"), "n": extent("N"), "k": extent("K")}
+            if any(name in ranges for name in ("M", "N", "K")):
+                return {"batch": batch, "m": extent("M"), "n": extent("N"), "k": extent("K")}
+            # An Einsum has letters: reductions on one side, the last letter that stays on the other.
+            reduced = [extent(axis.name) for axis in rule.axes if axis.reduction]
+            kept = [extent(axis.name) for axis in rule.axes if not axis.reduction] or [np.asarray(1, np.int64)]
+            one = np.asarray(1, np.int64)
+            return {"m": _product(kept[:-1], one), "n": kept[-1], "k": _product(reduced, one)}
     return {}
 
 
-def _axis_size(rule: OpRule, name: str) -> int:
-    axis = rule.axis(name)
-    return axis.size if axis else 1
+def _product(extents: list[IntArray], start: IntArray) -> IntArray:
+    for extent in extents:
+        start = start * extent
+    return start
 
 
-def _stack(values: list[IntArray]) -> IntArray:
-    return np.stack(np.broadcast_arrays(*values), axis=-1)
+def _box_extents(operands: tuple[Dims | None, ...], index: int, ranges: Ranges) -> list[IntArray]:
+    """Extents of the box of an operand, per dimension; all 1 if there is no such operand."""
+    dims = operands[index] if index < len(operands) else None
+    if not dims:
+        return [np.asarray(1, np.int64)] * (2 + SPATIAL_DIMENSIONS)
+    bounds = [dim(ranges) for dim in dims]
+    return [np.asarray(np.maximum(high - low, 0), np.int64) for low, high in bounds]
 
 
-def _kernel(rule: OpRule, ranges: Ranges) -> IntArray:
-    names = ("Kd", "Kh", "Kw")
-    if not any(name in ranges for name in names):
-        return _window(rule, "kernel_shape")
-    whole = (np.asarray(0, np.int64), np.asarray(1, np.int64))
-    bounds = [ranges.get(name, whole) for name in names]
-    return _stack([np.maximum(high - low, 0) for low, high in bounds])
+def _spatial(extents: list[IntArray]) -> IntArray:
+    """Extents of dimensions D, H, W, where absent ones are 1."""
+    missing = [np.asarray(1, np.int64)] * (SPATIAL_DIMENSIONS - len(extents))
+    return np.stack(np.broadcast_arrays(*missing, *extents), axis=-1)
 
 
 def _window(rule: OpRule, attribute: str) -> IntArray:

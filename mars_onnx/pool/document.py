@@ -129,6 +129,18 @@ def read_document(path: Path, max_bytes: int) -> Document:
     Raises:
         InputError: It cannot be read, is too large, no UTF-8, no JSON (with line and column) or no object.
     """
+    text = read_text(path, max_bytes)
+    if text.count(",") > MAX_COMMAS:
+        raise InputError(f"{path}: more than {MAX_COMMAS} values, the limit for such a file; is it the right one?")
+    return parse_document(text, path)
+
+
+def read_text(path: Path, max_bytes: int) -> str:
+    """Read a text file.
+
+    Raises:
+        InputError: It cannot be read, is too large, or no UTF-8.
+    """
     try:
         if path.is_dir():
             raise InputError(f"{path}: this is a folder; name a JSON file")
@@ -141,12 +153,18 @@ def read_document(path: Path, max_bytes: int) -> Document:
     if len(raw) > max_bytes:
         raise InputError(f"{path}: larger than {max_bytes} bytes, the limit for such a file; is it the right one?")
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}:{line}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-    if text.count(",") > MAX_COMMAS:
-        raise InputError(f"{path}: more than {MAX_COMMAS} values, the limit for such a file; is it the right one?")
+
+
+def parse_document(text: str, path: Path) -> Document:
+    """Parse JSON text that holds one object; ``path`` is what messages call it.
+
+    Raises:
+        InputError: It is no JSON (with line and column), or no object.
+    """
     twice: list[str] = []
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -54,7 +54,7 @@ class DesignEntry(Sourced):
     title: Text
     """What it is, in a few words."""
     model: Name
-    """Performance model: `roofline`, or one that a plugin registers."""
+    """Performance model: `tiled`, `systolic`, `winograd`, `array`, `measured`, `roofline`, or a plugin's."""
     data_bits: Annotated[Count, Field(le=64)] | None = None
     """Width of a value in the accelerator's memory; by default that of the tensor's type."""
     parameters: dict[str, JsonValue]
@@ -90,6 +90,8 @@ class NodeEntry(_Base):
 
     id: Name
     """Unique in the pool."""
+    forwarding: Literal["cut_through", "store_and_forward"] = "cut_through"
+    """Whether a message is passed on while it arrives (cut_through) or when it is there (store_and_forward)."""
     notes: Annotated[str, Field(max_length=20000)] = ""
     """Anything else a person should know."""
 
@@ -105,6 +107,44 @@ class LinkEntry(Sourced):
     """From the first byte sent to the first byte received."""
     duplex: Literal["full", "half"] = "full"
     """Whether both directions run at once (full) or share the bandwidth (half)."""
+    shared: Flag = True
+    """Whether messages at the same time share the bandwidth; false only to leave contention out of a model."""
+
+
+Exchanging = Literal["ring", "ring_both_ways", "halving_doubling", "direct", "hierarchical"]
+_CHOICE = Field(min_length=1, max_length=8)
+
+
+class AlgorithmsEntry(_Base):
+    """Per collective the algorithms to choose the fastest of; default: all. See docs/cost-model.md."""
+
+    all_reduce: Annotated[tuple[Exchanging, ...], _CHOICE] | None = None
+    """Sum of tensors, on every member."""
+    all_gather: Annotated[tuple[Exchanging, ...], _CHOICE] | None = None
+    """Pieces of every member, on every member."""
+    reduce_scatter: Annotated[tuple[Exchanging, ...], _CHOICE] | None = None
+    """Sum of tensors, a piece on every member."""
+    all_to_all: Annotated[tuple[Literal["pairwise", "direct", "ring", "hierarchical"], ...], _CHOICE] | None = None
+    """A piece from every member to every other."""
+    broadcast: (
+        Annotated[tuple[Literal["tree", "chain", "direct", "scatter_gather", "hierarchical"], ...], _CHOICE] | None
+    ) = None
+    """From one member to all."""
+
+
+class CollectivesEntry(Sourced):
+    """How collectives run on the pool."""
+
+    chunks: Annotated[Count, Field(le=1024)] = 1
+    """Into how many pieces a collective is cut, which follow each other; each pays the latencies."""
+    endpoint_latency_s: Latency = 0.0
+    """From a member's memory into the network, or back; beside the latency of links."""
+    reduction_bytes_per_s: Bandwidth | None = None
+    """Received bytes that a member adds to its own in a second; default: as fast as they come."""
+    reductions: Literal["serial", "overlapped"] = "serial"
+    """Whether sums are made one after the other before the next message, or beside each other and beside messages."""
+    algorithms: AlgorithmsEntry = AlgorithmsEntry()
+    """Per collective those to choose from."""
 
 
 class OverlapEntry(Sourced):
@@ -143,6 +183,8 @@ class PoolFile(Sourced):
     """Switches between links."""
     links: Annotated[tuple[LinkEntry, ...], Field(max_length=MAX_LINKS)] = ()
     """What connects them."""
+    collectives: CollectivesEntry | None = None
+    """How collectives run; default: whole, by the fastest algorithm, with no cost but that of the links."""
     inputs_at: str | None = None
     """Host or accelerator where model inputs start. Default: the host if there is one, else the first accelerator."""
     outputs_at: str | None = None

@@ -11,8 +11,17 @@ from pathlib import Path
 from mars_onnx.data import data_folder
 from mars_onnx.errors import InputError
 from mars_onnx.pool.checks import check_design_names, check_ends, check_ids, check_links, check_reach
+from mars_onnx.pool.collectives import ALGORITHMS, Collectives
 from mars_onnx.pool.document import MAX_PROBLEMS, Document, Place, raise_problems, read_document, suggestion, unknown
-from mars_onnx.pool.format import MAX_FILE_BYTES, NAME_PATTERN, DesignEntry, DesignFile, OverlapEntry, PoolFile
+from mars_onnx.pool.format import (
+    MAX_FILE_BYTES,
+    NAME_PATTERN,
+    CollectivesEntry,
+    DesignEntry,
+    DesignFile,
+    OverlapEntry,
+    PoolFile,
+)
 from mars_onnx.pool.messages import validate
 from mars_onnx.pool.parameters import Parameters, known_models, parameters_type
 from mars_onnx.pool.topology import Accelerator, Design, Link, Overlap, Pool
@@ -185,6 +194,7 @@ def _pool(entry: PoolFile, designs: dict[str, Design]) -> Pool:
                 latency_s=group.latency_s,
                 full_duplex=group.duplex == "full",
                 source=group.source,
+                shared=group.shared,
             )
             for index, (group, ends) in enumerate(pairs)
         ),
@@ -195,9 +205,28 @@ def _pool(entry: PoolFile, designs: dict[str, Design]) -> Pool:
         reconstructed=entry.reconstructed
         or any(accelerator.reconstructed for accelerator in entry.accelerators)
         or any(link.reconstructed for link in entry.links)
-        or any(design.reconstructed for design in used.values()),
+        or any(design.reconstructed for design in used.values())
+        or (entry.collectives is not None and entry.collectives.reconstructed),
         notes=entry.notes,
+        collectives=_collectives(entry.collectives),
+        stores=frozenset(
+            number[node.id] for node in (*entry.hosts, *entry.switches) if node.forwarding == "store_and_forward"
+        ),
         overlap=_overlap(entry.overlap),
+    )
+
+
+def _collectives(entry: CollectivesEntry | None) -> Collectives:
+    if entry is None:
+        return Collectives()
+    chosen = {name: getattr(entry.algorithms, name) or known for name, known in ALGORITHMS.items()}
+    return Collectives(
+        chunks=entry.chunks,
+        endpoint_latency_s=entry.endpoint_latency_s,
+        reduction_bytes_per_s=entry.reduction_bytes_per_s,
+        reductions_overlap=entry.reductions == "overlapped",
+        algorithms=chosen,
+        source=entry.source,
     )
 
 
@@ -217,8 +246,6 @@ def _overlap(entry: OverlapEntry | None) -> Overlap | None:
 def _digest(entry: PoolFile, used: dict[str, Design]) -> str:
     """Hash of the content: the same for another order of keys or spacing, and wherever the designs stand."""
     content = entry.model_dump(mode="json", by_alias=True, exclude={"designs"})
-    if entry.overlap is None:
-        del content["overlap"]  # pools from before there was this key keep their hashes
     content["designs"] = {name: _plain(used[name]) for name in sorted(used)}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

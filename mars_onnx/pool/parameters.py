@@ -1,79 +1,57 @@
-"""Number types with bounds, and the parameters of every performance model that a design can name.
+"""Which performance models a design can name, and the type of the parameters of each.
 
 A design names its performance model in ``model`` and gives that model's numbers in ``parameters``. What those are is
-said here, below the models themselves (``mars_onnx.cost``), so that a pool file is checked to the line without
-loading any of them. A third party's model brings its own: see :func:`parameters_type`.
+said in :mod:`mars_onnx.pool.model_parameters`, below the models themselves (``mars_onnx.cost``), so that a pool file
+is checked to the line without loading any of them. A third party's model brings its own: see :func:`parameters_type`.
 """
 
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from typing import Annotated, Any
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from typing import Any
 
 from mars_onnx.errors import InputError
+from mars_onnx.pool.model_parameters import (
+    ArrayParameters,
+    KernelGain,
+    MeasuredParameters,
+    RooflineParameters,
+    SystolicParameters,
+    TiledParameters,
+    WinogradParameters,
+)
+from mars_onnx.pool.numbers import Bandwidth, Bytes, Clock, Count, Flag, Latency, Parameters, Positive, Text
+
+__all__ = [
+    "ENTRY_POINTS",
+    "Bandwidth",
+    "Bytes",
+    "Clock",
+    "Count",
+    "Flag",
+    "KernelGain",
+    "Latency",
+    "Parameters",
+    "Positive",
+    "RooflineParameters",
+    "Text",
+    "known_models",
+    "own_models",
+    "parameters_type",
+]
 
 #: Entry-point group of performance models. A name is what a design's ``model`` says; the object is a class with an
 #: attribute ``Parameters`` (a subclass of :class:`Parameters`).
 ENTRY_POINTS = "mars_onnx.performance_models"
 
-
-def _whole_number(value: object) -> object:
-    """1e9 is a float to Python but a whole number to a person, and to JSON Schema."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-# The upper bounds are far beyond any hardware: they catch a wrong unit and keep all sums of times finite.
-Bandwidth = Annotated[float, Field(strict=True, ge=1, le=1e16, allow_inf_nan=False)]
-Latency = Annotated[float, Field(strict=True, ge=0, le=60, allow_inf_nan=False)]
-Clock = Annotated[float, Field(strict=True, ge=1, le=1e12, allow_inf_nan=False)]
-Positive = Annotated[float, Field(strict=True, ge=1e-9, le=1e9, allow_inf_nan=False)]
-Bytes = Annotated[int, Field(strict=True, ge=1, le=2**50), BeforeValidator(_whole_number)]
-Count = Annotated[int, Field(strict=True, ge=1, le=2**20), BeforeValidator(_whole_number)]
-Flag = Annotated[bool, Field(strict=True)]
-Text = Annotated[str, Field(min_length=1, max_length=4000)]
-
-
-class Parameters(BaseModel):
-    """Base of the parameters of a performance model: frozen, and without unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class KernelGain(Parameters):
-    """Convolutions that a design computes with fewer multiplications than the direct way, as Winograd's do.
-
-    Attributes:
-        kernel: Extents of the kernel, per spatial dimension.
-        strides: Its steps, per spatial dimension; dilations have to be 1.
-        factor: Multiply-accumulates of the direct way per multiplication done.
-        source: Where the factor is from.
-    """
-
-    kernel: Annotated[tuple[Count, ...], Field(min_length=1, max_length=3)]
-    strides: Annotated[tuple[Count, ...], Field(min_length=1, max_length=3)]
-    factor: Positive
-    source: Text
-
-
-class RooflineParameters(Parameters):
-    """A peak rate of arithmetic, bounded by the memory's bandwidth (which the accelerator gives).
-
-    Attributes:
-        clock_hz: Clock of the arithmetic.
-        macs_per_cycle: Multiply-accumulates per cycle with every unit busy.
-        overhead_s: What every operator costs on top, however small.
-        gains: Kernels that do better than ``macs_per_cycle``.
-    """
-
-    clock_hz: Clock
-    macs_per_cycle: Positive
-    overhead_s: Latency = 0.0
-    gains: tuple[KernelGain, ...] = ()
-
-
-_OWN: dict[str, type[Parameters]] = {"roofline": RooflineParameters}
+_OWN: dict[str, type[Parameters]] = {
+    "array": ArrayParameters,
+    "measured": MeasuredParameters,
+    "roofline": RooflineParameters,
+    "systolic": SystolicParameters,
+    "tiled": TiledParameters,
+    "winograd": WinogradParameters,
+}
 
 
 def own_models() -> dict[str, type[Parameters]]:

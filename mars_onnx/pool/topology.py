@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from mars_onnx.pool.collectives import Collectives
 from mars_onnx.pool.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Link:
         bandwidth_bytes_per_s: In either direction at once (full duplex), or in all (half).
         latency_s: From the first byte sent to the first received.
         full_duplex: Whether both directions run at once.
+        shared: Whether transfers at the same time share the bandwidth.
         source: Where the numbers are from.
     """
 
@@ -93,6 +95,7 @@ class Link:
     latency_s: float
     full_duplex: bool = True
     source: str = ""
+    shared: bool = True
 
     def channel(self, first: int, second: int) -> int:
         """A number for what a transfer from ``first`` to ``second`` occupies, unique in the pool.
@@ -175,6 +178,8 @@ class Pool:
         source: Where the pool's description is from.
         reconstructed: Whether any of its numbers are inferred from incomplete publications.
         notes: Anything else.
+        collectives: How collectives run.
+        stores: Nodes that pass a message on only when all of it is there.
         overlap: What happens at the same time; ``None`` if the pool does not say: nothing does.
     """
 
@@ -190,6 +195,8 @@ class Pool:
     source: str = ""
     reconstructed: bool = False
     notes: str = ""
+    collectives: Collectives = field(default_factory=Collectives)
+    stores: frozenset[int] = frozenset()
     overlap: Overlap | None = None
     _trees: dict[int, list[int]] = field(default_factory=dict, repr=False)
     _routes: dict[tuple[int, int], Route] = field(default_factory=dict, repr=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -16,7 +17,8 @@ import onnx_ir as ir
 from mars_onnx.errors import InvariantError, UsageError
 from mars_onnx.geometry import Layout
 from mars_onnx.pool.topology import Pool
-from mars_onnx.sharding.mapping import Mapping, parse_mapping
+from mars_onnx.sharding.mapping import Mapping
+from mars_onnx.sharding.mapping_file import parse_mapping
 from mars_onnx.sharding.strategy import Strategy, parse_strategy
 
 if TYPE_CHECKING:
@@ -142,7 +144,7 @@ def _ids(pool: Pool) -> tuple[str, ...]:
 @lru_cache(maxsize=8)
 def _mapping(text: str, pool: Pool) -> Mapping:
     layers = [name for own in json.loads(text)["sets"] for name in own["layers"]]
-    return parse_mapping(text, "the mapping in the model", pool, layers)
+    return parse_mapping(text, Path("the mapping in the model"), pool, layers)
 
 
 @lru_cache(maxsize=16384)

@@ -13,12 +13,11 @@ from mars_onnx.search.problem import Problem, problem_of
 from mars_onnx.search.registry import chosen_by
 from mars_onnx.search.simple import fill_in
 from mars_onnx.sharding.lowering import lower
-from mars_onnx.sharding.mapping import Mapping, parse_mapping
+from mars_onnx.sharding.mapping import Mapping
+from mars_onnx.sharding.mapping_file import load_mapping
 from mars_onnx.sharding.strategy import Placement
 from mars_onnx.stages import attachments
 
-#: A mapping file of more bytes than this is none.
-_LARGEST_MAPPING_BYTES = 64 * 2**20
 #: More faults of one mapping than this are counted, not listed.
 _MOST_SHOWN = 10
 
@@ -53,7 +52,7 @@ class SelectAccelerators(ir.passes.InPlacePass):
         problem = problem_of(model)
         if self.mapping:
             names = [layer.name for layer in problem.layers]
-            written = parse_mapping(_read(Path(self.mapping)), self.mapping, pool, names)
+            written = load_mapping(Path(self.mapping), pool, names)
             self._check(problem, written)
             mapping = fill_in(problem, pool, written)
         else:
@@ -75,14 +74,3 @@ class SelectAccelerators(ir.passes.InPlacePass):
         if problems:
             shown = problems[:_MOST_SHOWN] + [f"and {len(problems) - _MOST_SHOWN} more"] * (len(problems) > _MOST_SHOWN)
             raise InputError("\n".join(shown))
-
-
-def _read(path: Path) -> str:
-    try:
-        if path.stat().st_size > _LARGEST_MAPPING_BYTES:
-            raise InputError(f"{path}: this is no mapping: it has more than {_LARGEST_MAPPING_BYTES} bytes")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: the mapping cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: the mapping is not UTF-8 text: {error.reason} at byte {error.start}") from error

@@ -206,9 +206,8 @@ def stale_halo(patch: pytest.MonkeyPatch, touched: Touched) -> None:
 def wrong_weights(patch: pytest.MonkeyPatch, touched: Touched) -> None:
     right = partition.slice_initializer
 
-    def wrong(value, box):
-        tensor = right(value, moved_back(box, touched))
-        return ir.tensor(tensor.numpy(), name=right(value, box).name)
+    def wrong(value, box, name):
+        return ir.tensor(right(value, moved_back(box, touched), name).numpy(), name=name)
 
     patch.setattr(partition, "slice_initializer", wrong)
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from mars_onnx.errors import InputError, UsageError
-from mars_onnx.sharding.mapping import parse_mapping
+from mars_onnx.sharding.mapping_file import parse_mapping
 from mars_onnx.stages import attachments
 from mars_onnx.stages.sharded import verify_sharded
 from mars_passes.emit_partitions import EmitPartitions
@@ -32,7 +32,7 @@ def sharded(written: str, weights: Shapes, *sets: dict[str, str], groups: tuple[
         for ranks, layers in zip(pool.groups(), sets, strict=True)
     ]
     document = json.dumps({"schema": "mars-onnx/mapping/1", "sets": entries})
-    mapping = parse_mapping(document, "test", pool, [node.name or "" for node in graph.graph])
+    mapping = parse_mapping(document, Path("test"), pool, [node.name or "" for node in graph.graph])
     compiled = compile_with(source, graph, mapping, pool)
     compiled.verify().raise_if_failed()
     return compiled

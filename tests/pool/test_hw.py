@@ -1,12 +1,15 @@
 """The command that checks and describes a pool."""
 
 import json
+from itertools import combinations
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from mars_onnx.hw import main, quantity
-from mars_onnx.pool import shipped_pools
+from mars_onnx.pool import load_pool, shipped_pools
+from mars_onnx.pool.drawing import rate
 
 POOLS = Path(__file__).parent.parent / "pools"
 
@@ -31,6 +34,44 @@ def test_says_what_matters(capsys: pytest.CaptureFixture[str]) -> None:
         "fpga4 fpga5 fpga6 fpga7",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize("name", [*shipped_pools(), *(str(path) for path in sorted(POOLS.glob("*.json")))])
+def test_draws(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "pool.svg"
+    assert main([name, "--draw", str(path)]) == 0
+    capsys.readouterr()
+    root = ElementTree.parse(path).getroot()
+    texts = [element.text or "" for element in root.iter() if element.tag.endswith("text")]
+    pool = load_pool(name)
+    assert set(pool.node_ids) <= set(texts)
+    for link in pool.links:
+        assert any(rate(link.bandwidth_bytes_per_s) in text for text in texts)
+    # Nothing lies outside, and no two nodes on each other.
+    width, height = (float(root.attrib[side]) for side in ("width", "height"))
+    nodes = [element.attrib for element in root.iter() if element.attrib.get("class") == "node"]
+    corners = [(float(each["x"]), float(each["y"])) for each in nodes]
+    assert all(0 <= x <= width - 92 and 0 <= y <= height - 34 for x, y in corners)
+    assert all(abs(x - u) >= 92 or abs(y - v) >= 34 for (x, y), (u, v) in combinations(corners, 2))
+
+
+def test_drawings_have_a_known_ending(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["edge_pool", "--draw", str(tmp_path / "pool.pdf")]) == 1
+    assert "drawings are .svg or .png" in capsys.readouterr().err
+    assert main(["edge_pool", "--draw", str(tmp_path / "absent" / "pool.svg")]) == 1
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_names_in_drawings_are_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads((POOLS / "pair.json").read_text())
+    data["title"] = "<b> & </b>"
+    for each in data["accelerators"]:
+        each["designs"] = ["superlip"]
+    path = tmp_path / "pool.json"
+    path.write_text(json.dumps(data))
+    assert main([str(path), "--draw", str(tmp_path / "pool.svg")]) == 0
+    ElementTree.parse(tmp_path / "pool.svg")
+    capsys.readouterr()
 
 
 def test_bad_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

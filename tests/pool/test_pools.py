@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mars_onnx.data import data_folder
-from mars_onnx.pool import REFERENCE_BYTES, RooflineParameters, load_design, load_pool, shipped_pools
+from mars_onnx.pool import REFERENCE_BYTES, load_design, load_pool, shipped_pools
 from mars_onnx.pool.document import _positions
+from mars_onnx.pool.model_parameters import SystolicParameters, TiledParameters, WinogradParameters
+from mars_onnx.pool.parameters import own_models
 from mars_onnx.pool.schema import main, schemas
 
 POOLS = Path(__file__).parent.parent / "pools"
@@ -53,12 +55,14 @@ def test_fpga_pool_is_the_published_system() -> None:
     assert pool.route(1, 6).nodes == (1, 8, 6)
     assert pool.latency(1, 6) == pytest.approx(2e-5)
     assert {accelerator.memory_bytes for accelerator in pool.accelerators} == {2**30}
-    peaks = {
-        name: design.parameters.clock_hz * design.parameters.macs_per_cycle
-        for name, design in pool.designs.items()
-        if isinstance(design.parameters, RooflineParameters)
-    }
-    assert peaks == {"superlip": 448 * 200e6, "systolic": 1144 * 170e6, "winograd": 576 * 200e6}
+    loops, cells, fast = (pool.designs[name].parameters for name in ("superlip", "systolic", "winograd"))
+    assert isinstance(loops, TiledParameters)
+    assert (loops.tile_out_channels * loops.tile_in_channels, loops.tile_rows, loops.tile_cols) == (448, 7, 14)
+    assert isinstance(cells, SystolicParameters)
+    assert cells.rows * cells.columns * cells.cell_multipliers == 1144
+    assert isinstance(fast, WinogradParameters)
+    assert (fast.tile_outputs + 2) ** 2 * fast.in_channel_parallel * fast.out_channel_parallel == 576
+    assert (loops.clock_hz, cells.clock_hz, fast.clock_hz) == (200e6, 170e6, 200e6)
     assert all(accelerator.adaptive for accelerator in pool.accelerators)
 
 
@@ -133,7 +137,9 @@ def test_schema_speaks_of_every_key_and_its_limits() -> None:
     assert (memory["type"], memory["minimum"], memory["maximum"]) == ("integer", 1, 2**50)
     assert pool["additionalProperties"] is False
     design = json.loads(schemas()["design.schema.json"])
-    assert design["allOf"][0]["then"] == {"properties": {"parameters": {"$ref": "#/$defs/RooflineParameters"}}}
+    conditions = {entry["if"]["properties"]["model"]["const"]: entry["then"] for entry in design["allOf"]}
+    assert set(conditions) == set(own_models())
+    assert conditions["roofline"] == {"properties": {"parameters": {"$ref": "#/$defs/RooflineParameters"}}}
 
 
 def test_the_example_in_the_documentation_loads(tmp_path: Path) -> None:

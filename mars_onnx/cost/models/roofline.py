@@ -44,7 +44,8 @@ class Roofline:
         dram_bytes: FloatArray = np.where(touches, work.bytes * scale, 0.0)
         memory_s = dram_bytes / self._bandwidth
         total_s = np.maximum(compute_s, memory_s) + np.where(active, parameters.overhead_s, 0.0)
-        return Estimate(compute_s, memory_s, dram_bytes, total_s)
+        nothing = np.zeros(work.shape)
+        return Estimate(compute_s, memory_s, dram_bytes, total_s, compute_s * parameters.clock_hz, nothing)
 
     def _gain(self, work: Workload) -> FloatArray:
         gain: FloatArray = np.ones(work.shape)
