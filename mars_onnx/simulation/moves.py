@@ -84,7 +84,11 @@ def collective_of(
 def messages_of(
     collective: Collective, bytes_per_element: float, interconnect: Interconnect, pool: Pool
 ) -> Iterator[Message]:
-    """All that goes from one member to another during a collective, with the algorithms of the cost model."""
+    """All that goes from one member to another during a collective.
+
+    Rings, a binomial tree, everyone to everyone: what the interconnect takes may be another algorithm that was faster
+    alone, and loads other links.
+    """
     group = collective.group
     given = [_volume(fragment) * bytes_per_element for fragment in collective.inputs]
     taken = [_volume(fragment) * bytes_per_element for fragment in collective.outputs]

@@ -191,6 +191,11 @@ def _is_token(value: ir.Value) -> bool:
     return (value.name or "").startswith("mars.token")
 
 
-def demands_of(prices: Sequence[TaskPrice]) -> Mapping[int, Demand]:
-    """The demands of those that use links."""
-    return {index: priced.demand for index, priced in enumerate(prices) if priced.demand}
+def demands_of(prices: Sequence[TaskPrice], pool: Pool) -> Mapping[int, Demand]:
+    """Per task that uses links, which of those it has to share, and how much of them it needs."""
+    demands: dict[int, Demand] = {}
+    for index, priced in enumerate(prices):
+        shared = tuple((channel, part) for channel, part in priced.demand if pool.links[channel // 2].shared)
+        if shared:
+            demands[index] = shared
+    return demands

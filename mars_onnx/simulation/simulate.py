@@ -52,7 +52,7 @@ def simulate(
     run = run_tasks(
         seconds,
         followers_of(program, wanted),
-        demands_of(prices) if wanted.contention else None,
+        demands_of(prices, pool) if wanted.contention else None,
         ahead.duration if ahead else None,
     )
     return _result(program, prices, pool, run, wanted, ahead)

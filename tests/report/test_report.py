@@ -64,7 +64,13 @@ def test_the_plan_names_the_files_that_are_there(folder: Path) -> None:
                 assert hashlib.sha256((folder / entry[file]).read_bytes()).hexdigest() == entry[digest]
     written = {path.name for path in folder.iterdir()}
     named = {name for entry in plan["partitions"] for name in (entry["file"], entry["data_file"]) if name}
-    assert written - named == {"plan.json", "report.json", "trace.json", "annotated.onnx", "annotated.onnx.data"}
+    assert written - named == {
+        "plan.json",
+        "report.json",
+        "trace.json",
+        "annotated.onnx",
+        "annotated.onnx.data",
+    }
 
 
 def test_boxes_of_an_output_tile_it_and_every_partition_gives_its_own(folder: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.simulation import made_up
 from mars_onnx.errors import InvariantError
 from mars_onnx.simulation.core import run_tasks
 from mars_onnx.simulation.sharing import Channels, fair_rates
@@ -133,3 +135,11 @@ def test_sharing_makes_nothing_end_before_it_would_alone(seed: int) -> None:
     for channel in range(3):
         busy = sum(seconds[n] * share for n, ((c, share),) in demands.items() if c == channel)
         assert busy <= max(run.end_s) * (1 + 1e-9)
+
+
+def test_a_hundred_thousand_events_take_less_than_a_second() -> None:
+    seconds, followers = made_up(50_000, 8)
+    start = time.process_time()
+    run = run_tasks(seconds, followers)
+    assert time.process_time() - start < 1
+    assert len(run.log) == 100_000
