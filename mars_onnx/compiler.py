@@ -26,7 +26,7 @@ from mars_onnx.report.folder import whole_folder
 from mars_onnx.report.memory import memory_of
 from mars_onnx.report.plan import Written, plan_of
 from mars_onnx.report.summary import SearchFacts, report_of
-from mars_onnx.runtime.plan_file import NamedHash, PlanFile, dump_plan, file_sha256
+from mars_onnx.runtime.plan_file import FILE_NAME, NamedHash, PlanFile, dump_plan, file_sha256
 from mars_onnx.runtime.schedule import check_schedule
 from mars_onnx.runtime.verify import Verification, verify
 from mars_onnx.sharding.mapping import Mapping
@@ -123,7 +123,7 @@ class Compilation:
                 ]
                 whole.result()
                 written = {rank: future.result() for rank, future in files}
-            (folder / "plan.json").write_text(dump_plan(self._plan(written)), encoding="utf-8")
+            (folder / FILE_NAME).write_text(dump_plan(self._plan(written)), encoding="utf-8")
             report = json.dumps(self.report, indent=1, ensure_ascii=False, allow_nan=False)
             (folder / "report.json").write_text(report + "\n", encoding="utf-8")
             trace = json.dumps(chrome_trace(self.simulation, self.pool), separators=(",", ":"), allow_nan=False)
