@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mars_onnx.pool.collectives import Collectives
-from mars_onnx.pool.parameters import Parameters
+from mars_onnx.pool.numbers import Parameters
 
 if TYPE_CHECKING:
     from networkx import Graph
