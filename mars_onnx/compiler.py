@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from mars_onnx.cost.price import Price, price
 from mars_onnx.emission.finish import Partitions
-from mars_onnx.errors import CapacityError, InputError, InvariantError
+from mars_onnx.errors import CapacityError, InputError, InvariantError, MarsError
 from mars_onnx.loading import load_model
 from mars_onnx.pipeline.callbacks import VerifyStages
 from mars_onnx.pipeline.runner import Callback, PassRun, run_pipeline
@@ -221,7 +221,14 @@ class _SearchTime:
 
 def _check_taken_up(model: ir.Model) -> None:
     """Refuse a model that an earlier pipeline left sharded if it is not what that pipeline promised."""
-    problems = verify_sharded(model) if attachments.get_stage(model) == "sharded" else []
+    if attachments.get_stage(model) != "sharded":
+        return
+    try:
+        problems = verify_sharded(model)
+    except MarsError as error:
+        problems = [str(error)]
+    except (LookupError, TypeError, ValueError) as error:  # metadata is text that anybody may have changed
+        problems = [f"its metadata cannot be read ({type(error).__name__}: {error})"]
     if problems:
         raise InputError(
             "the model was sharded for another pool, or changed since; start from the original model: "
