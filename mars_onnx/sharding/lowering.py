@@ -120,6 +120,11 @@ _LOWERED: dict[tuple[Signature, Strategy, tuple[int, ...]], Sharding | InputErro
 _MOST_LOWERED = 65536
 
 
+def forget() -> None:
+    """Lower everything anew from now on; for tests that change the rules."""
+    _LOWERED.clear()
+
+
 def _lower_missing(signature: Signature, missing: Sequence[Strategy], members: tuple[int, ...]) -> None:
     rule = rule_for(signature)
     ranges: dict[Strategy, list[MemberRanges | None]] = {}
