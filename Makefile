@@ -50,9 +50,10 @@ bench: $(INSTALLED)  ## how long partitioning takes, step by step, and simulatin
 	$(BIN)/python -m benchmarks.partition_time
 	$(BIN)/python -m benchmarks.simulation
 
-table: $(INSTALLED)  ## verify every model over every pool and write the tables of README.md
+table: $(INSTALLED)  ## verify every model over every pool and write the tables of README.md and docs
 	$(BIN)/python -m benchmarks.operators --write README.md
 	$(BIN)/python -m benchmarks.verified --write README.md
+	$(BIN)/python -m benchmarks.oracles --write docs/cost-model.md
 	$(BIN)/python -m benchmarks.collectives --write docs/cost-model.md
 
 wheel: $(INSTALLED)  ## dist/*.whl

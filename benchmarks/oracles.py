@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import cnn_accel
+from benchmarks.markdown import table, write_between_markers
 from mars_onnx.cost import Estimate, OpClass, Workload, performance_model
 from mars_onnx.pool import Accelerator, Design
 from mars_onnx.pool.model_parameters import SystolicParameters, TiledParameters
 from mars_onnx.pool.numbers import Parameters
-
-BEGIN, END = "<!-- oracles: written by python -m benchmarks.oracles -->", "<!-- end of oracles -->"
 
 
 @dataclass(frozen=True)
@@ -208,14 +207,13 @@ def oracles() -> list[Oracle]:
     return [*tiled(), *systolic(), *pixel_arrays(), *beside()]
 
 
-def table(rows: Sequence[Oracle]) -> str:
-    """As Markdown."""
-    lines = ["| oracle | source | published | ours | unit | error |", "|---|---|---:|---:|---|---:|"]
-    for row in rows:
+def oracle_table() -> str:
+    """All of them, as Markdown."""
+    rows = []
+    for row in oracles():
         error = "exact" if row.ours == row.published else f"{row.error:+.1%}"
-        cells = (row.name, row.source, _text(row.published), _text(row.ours), row.unit, error)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append((row.name, row.source, row.unit, _text(row.published), _text(row.ours), error))
+    return table(("oracle", "source", "unit", "published", "ours", "error"), rows, numbers=3)
 
 
 def _text(value: float) -> str:
@@ -227,16 +225,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.oracles", description="Models against publications.")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between the markers of this document")
     options = parser.parse_args(arguments)
-    text = table(oracles())
-    if options.write is None:
-        print(text)
-        return 0
-    document = options.write.read_text(encoding="utf-8")
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        parser.error(f"{options.write} has no markers {BEGIN!r} and {END!r}")
-    options.write.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    if options.write:
+        write_between_markers(options.write, "oracles", oracle_table())
+    else:
+        print(oracle_table())
     return 0
 
 

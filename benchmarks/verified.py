@@ -1,4 +1,4 @@
-"""Partition every model over every pool and prove each equal: ``python -m benchmarks.verified [--write README.md]``.
+"""Every model on every pool, compared with the original: ``python -m benchmarks.verified [--write README.md]``.
 
 Every model and pool has a process of its own, so memory is bounded by the largest; files are deleted as it goes.
 """
@@ -53,7 +53,7 @@ def verify_here(path: Path, pool: str) -> dict[str, Any]:
         "operators": Counter(event.op for event in compilation.partitions.events),
         "boxes": deep.boxes + deep.partial_boxes,
         "error": max(comparison.max_rel_error for comparison in compared),
-        "latency_s": compilation.price.latency_s,
+        "latency_s": compilation.simulation.latency_s,
         "seconds": seconds,
         "kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }

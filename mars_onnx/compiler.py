@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from mars_onnx.cost.price import Price, price
 from mars_onnx.emission.finish import Partitions
-from mars_onnx.errors import CapacityError, InputError, InvariantError
+from mars_onnx.errors import CapacityError, InputError, InvariantError, MarsError
 from mars_onnx.loading import load_model
 from mars_onnx.pipeline.callbacks import VerifyStages
 from mars_onnx.pipeline.runner import Callback, PassRun, run_pipeline
@@ -26,7 +26,7 @@ from mars_onnx.report.folder import whole_folder
 from mars_onnx.report.memory import memory_of
 from mars_onnx.report.plan import Written, plan_of
 from mars_onnx.report.summary import SearchFacts, report_of
-from mars_onnx.runtime.plan_file import NamedHash, PlanFile, dump_plan, file_sha256
+from mars_onnx.runtime.plan_file import FILE_NAME, NamedHash, PlanFile, dump_plan, file_sha256
 from mars_onnx.runtime.schedule import check_schedule
 from mars_onnx.runtime.verify import Verification, verify
 from mars_onnx.sharding.mapping import Mapping
@@ -123,7 +123,7 @@ class Compilation:
                 ]
                 whole.result()
                 written = {rank: future.result() for rank, future in files}
-            (folder / "plan.json").write_text(dump_plan(self._plan(written)), encoding="utf-8")
+            (folder / FILE_NAME).write_text(dump_plan(self._plan(written)), encoding="utf-8")
             report = json.dumps(self.report, indent=1, ensure_ascii=False, allow_nan=False)
             (folder / "report.json").write_text(report + "\n", encoding="utf-8")
             trace = json.dumps(chrome_trace(self.simulation, self.pool), separators=(",", ":"), allow_nan=False)
@@ -221,7 +221,14 @@ class _SearchTime:
 
 def _check_taken_up(model: ir.Model) -> None:
     """Refuse a model that an earlier pipeline left sharded if it is not what that pipeline promised."""
-    problems = verify_sharded(model) if attachments.get_stage(model) == "sharded" else []
+    if attachments.get_stage(model) != "sharded":
+        return
+    try:
+        problems = verify_sharded(model)
+    except MarsError as error:
+        problems = [str(error)]
+    except (LookupError, TypeError, ValueError) as error:  # metadata is text that anybody may have changed
+        problems = [f"its metadata cannot be read ({type(error).__name__}: {error})"]
     if problems:
         raise InputError(
             "the model was sharded for another pool, or changed since; start from the original model: "

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from mars_onnx.errors import InputError
 
 OLDEST_OPSET = 7
-LARGEST_FILE = 2**31 - 1
+LARGEST_FILE_BYTES = 2**31 - 1  # what one protobuf message may have
 _MESSAGE_LINES = 3
 
 
@@ -51,7 +51,7 @@ def _read(path: Path) -> onnx.ModelProto:
             inside = sorted(each.name for each in path.iterdir() if each.suffix == ".onnx")
             hint = f", for example {path / inside[0]}" if inside else ""
             raise InputError(f"{path}: this is a folder; give the .onnx file itself{hint}")
-        if path.stat().st_size > LARGEST_FILE:
+        if path.stat().st_size > LARGEST_FILE_BYTES:
             raise InputError(
                 f"{path}: larger than the 2 GB that one protobuf file may have; save the model with external data "
                 "(onnx.save(..., save_as_external_data=True))"

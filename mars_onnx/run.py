@@ -98,6 +98,8 @@ def _inputs(options: argparse.Namespace, plan: PlanFile) -> dict[str, Array]:
 
 def _read(text: str, names: list[str]) -> dict[str, Array]:
     """Arrays of one ``--input``. A file of that very name comes first, so that names with ``=`` can be given."""
+    from zipfile import BadZipFile
+
     import numpy as np
 
     name, separator, rest = text.rpartition("=")
@@ -107,16 +109,17 @@ def _read(text: str, names: list[str]) -> dict[str, Array]:
     try:
         # Pickles run code when they are loaded.
         loaded: Any = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.ndarray):
+            # Members of an archive are read, and found to be malformed, only now.
+            with loaded:
+                return {key: loaded[key] for key in loaded.files}
     except OSError as error:
         raise InputError(f"--input {text}: {error.strerror or error}") from None
-    except (ValueError, EOFError) as error:
-        raise InputError(f"--input {text}: not a .npy or .npz file: {error}") from None
-    if isinstance(loaded, np.ndarray):
-        if not separator and len(names) != 1:
-            raise UsageError(f"--input {text}: say which of {', '.join(names)} it is, as NAME={path}")
-        return {name if separator else names[0]: loaded}
-    with loaded:
-        return {key: loaded[key] for key in loaded.files}
+    except (ValueError, EOFError, BadZipFile, MemoryError) as error:
+        raise InputError(f"--input {text}: not a .npy or .npz file of plain arrays: {error}") from None
+    if not separator and len(names) != 1:
+        raise UsageError(f"--input {text}: say which of {', '.join(names)} it is, as NAME={path}")
+    return {name if separator else names[0]: loaded}
 
 
 def _save(path: Path, outputs: dict[str, Array]) -> None:

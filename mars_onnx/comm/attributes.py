@@ -5,9 +5,8 @@ One dataclass per operator; its fields are the attributes, in the order of the t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from math import prod
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -316,11 +315,6 @@ def static_shape(value: ir.Value) -> Shape | None:
     """The shape if it is known and static."""
     shape = value.shape
     return tuple(shape.numpy()) if shape is not None and shape.is_static() else None
-
-
-def elements(shape: Sequence[int]) -> int:
-    """Number of elements of a shape."""
-    return prod(shape)
 
 
 def _type_and_shape(op_type: str, x: ir.Value | None) -> tuple[ir.DataType, Shape]:

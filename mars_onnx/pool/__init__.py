@@ -2,7 +2,8 @@
 
 from mars_onnx.pool.collectives import ALGORITHMS, Collectives
 from mars_onnx.pool.loader import find_pool, load_design, load_pool, shipped_pools
-from mars_onnx.pool.parameters import KernelGain, Parameters, RooflineParameters
+from mars_onnx.pool.model_parameters import KernelGain, RooflineParameters
+from mars_onnx.pool.numbers import Parameters
 from mars_onnx.pool.topology import REFERENCE_BYTES, Accelerator, Design, Link, Overlap, Pool, Route
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from mars_onnx.pool.parameters import Bandwidth, Bytes, Count, Flag, Latency, Text
+from mars_onnx.pool.numbers import Bandwidth, Bytes, Count, Flag, Latency, Notes, Text
 
 POOL_FORMAT = "mars-onnx/pool/1"
 DESIGN_FORMAT = "mars-onnx/design/1"
@@ -42,7 +42,7 @@ class Sourced(_Base):
     """Where the numbers are from: a document, a measurement, or an estimate that says so."""
     reconstructed: Flag = False
     """Whether they are inferred from incomplete publications rather than read or measured."""
-    notes: Annotated[str, Field(max_length=20000)] = ""
+    notes: Notes = ""
     """Anything else a person should know."""
 
 
@@ -92,7 +92,7 @@ class NodeEntry(_Base):
     """Unique in the pool."""
     forwarding: Literal["cut_through", "store_and_forward"] = "cut_through"
     """Whether a message is passed on while it arrives (cut_through) or when it is there (store_and_forward)."""
-    notes: Annotated[str, Field(max_length=20000)] = ""
+    notes: Notes = ""
     """Anything else a person should know."""
 
 

@@ -23,7 +23,8 @@ from mars_onnx.pool.format import (
     PoolFile,
 )
 from mars_onnx.pool.messages import validate
-from mars_onnx.pool.parameters import Parameters, known_models, parameters_type
+from mars_onnx.pool.numbers import Parameters
+from mars_onnx.pool.parameters import known_models, parameters_type
 from mars_onnx.pool.topology import Accelerator, Design, Link, Overlap, Pool
 
 

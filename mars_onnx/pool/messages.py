@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from mars_onnx.pool.document import Document, Place, suggestion
 from mars_onnx.pool.format import NAME_PATTERN
+from mars_onnx.pool.numbers import PRINTABLE_PATTERN
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -60,6 +61,8 @@ def _message(error: ErrorDetails, model: type[BaseModel], place: Place) -> str:
                 f"is {_shown(value)}, which is no name: a letter or digit, then letters, digits, '_', '.' or '-', "
                 "64 characters at most"
             )
+        case "string_pattern_mismatch" if context.get("pattern") == PRINTABLE_PATTERN:
+            return f"is {_shown(value)}, with control characters; letters, signs and line breaks are expected"
         case "finite_number":
             return f"is {_shown(value)}; a finite number is expected"
         case "greater_than_equal" | "less_than_equal":

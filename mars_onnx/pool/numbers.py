@@ -21,7 +21,10 @@ Positive = Annotated[float, Field(strict=True, ge=1e-9, le=1e9, allow_inf_nan=Fa
 Bytes = Annotated[int, Field(strict=True, ge=1, le=2**50), BeforeValidator(_whole_number)]
 Count = Annotated[int, Field(strict=True, ge=1, le=2**20), BeforeValidator(_whole_number)]
 Flag = Annotated[bool, Field(strict=True)]
-Text = Annotated[str, Field(min_length=1, max_length=4000)]
+#: Lines of text without other control characters, which a terminal would obey and a drawing cannot hold.
+PRINTABLE_PATTERN = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$"
+Text = Annotated[str, Field(min_length=1, max_length=4000, pattern=PRINTABLE_PATTERN)]
+Notes = Annotated[str, Field(max_length=20000, pattern=PRINTABLE_PATTERN)]
 
 
 class Parameters(BaseModel):

@@ -13,32 +13,13 @@ from typing import Any
 from mars_onnx.errors import InputError
 from mars_onnx.pool.model_parameters import (
     ArrayParameters,
-    KernelGain,
     MeasuredParameters,
     RooflineParameters,
     SystolicParameters,
     TiledParameters,
     WinogradParameters,
 )
-from mars_onnx.pool.numbers import Bandwidth, Bytes, Clock, Count, Flag, Latency, Parameters, Positive, Text
-
-__all__ = [
-    "ENTRY_POINTS",
-    "Bandwidth",
-    "Bytes",
-    "Clock",
-    "Count",
-    "Flag",
-    "KernelGain",
-    "Latency",
-    "Parameters",
-    "Positive",
-    "RooflineParameters",
-    "Text",
-    "known_models",
-    "own_models",
-    "parameters_type",
-]
+from mars_onnx.pool.numbers import Parameters
 
 #: Entry-point group of performance models. A name is what a design's ``model`` says; the object is a class with an
 #: attribute ``Parameters`` (a subclass of :class:`Parameters`).

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mars_onnx.pool.collectives import Collectives
-from mars_onnx.pool.parameters import Parameters
+from mars_onnx.pool.numbers import Parameters
 
 if TYPE_CHECKING:
     from networkx import Graph
@@ -280,11 +280,6 @@ class Pool:
         """What to prefer one source over another by: hops, then the source's number. Less is nearer."""
         return self.route(source, target).hops, source
 
-    def host_route(self, rank: int) -> Route | None:
-        """From the nearest host (least latency plus reference message) to an accelerator; ``None`` without hosts."""
-        routes = [self.route(self.size + index, rank) for index in range(len(self.hosts))]
-        return min(routes, key=_reference_seconds, default=None)
-
     @cached_property
     def _groups(self) -> tuple[tuple[int, ...], ...]:
         from networkx import connected_components
@@ -304,7 +299,3 @@ class Pool:
         """Per rank the number of its group."""
         number = {rank: index for index, ranks in enumerate(self._groups) for rank in ranks}
         return tuple(number[rank] for rank in range(self.size))
-
-
-def _reference_seconds(route: Route) -> float:
-    return sum(link.latency_s + REFERENCE_BYTES / link.bandwidth_bytes_per_s for link in route.links)

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mars_onnx.errors import InputError, UsageError
+from mars_onnx.runtime.plan_file import FILE_NAME as PLAN_NAME
 from mars_onnx.sharding.mapping import PLAN_SCHEMA
 
-PLAN_NAME = "plan.json"
 #: Suffixes of everything that is ever written to an output folder.
 _OUR_SUFFIXES = (".onnx", ".onnx.data", ".json", ".html")
 

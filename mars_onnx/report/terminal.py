@@ -20,7 +20,7 @@ def show(report: dict[str, Any], folder: Path, console: Console, *, verbose: boo
     """Print what a person wants to know first, and with ``verbose`` every layer."""
     model, pool, search = report["model"], report["pool"], report["search"]
     console.print(
-        f"[bold]{escape(model['name'])}[/] ({model['layers']} layers) on [bold]{escape(pool['name'])}[/] "
+        f"[bold]{_plain(model['name'])}[/] ({model['layers']} layers) on [bold]{_plain(pool['name'])}[/] "
         f"({pool['accelerators']} accelerators), {_how(search['method'])} in {search['seconds']:.2f} s; "
         "times in ms",
         highlight=False,
@@ -38,7 +38,7 @@ def show(report: dict[str, Any], folder: Path, console: Console, *, verbose: boo
     whole = report["computed_whole"]
     if whole:
         shown = ", ".join(whole[:5]) + (f" and {len(whole) - 5} more" if len(whole) > 5 else "")
-        console.print(f"[yellow]computed whole for want of a rule:[/] {escape(shown)}", highlight=False)
+        console.print(f"[yellow]computed whole for want of a rule:[/] {_plain(shown)}", highlight=False)
     _verification(report["verification"], console)
     console.print(f"written to {folder}/", highlight=False, markup=False, soft_wrap=True)
 
@@ -67,9 +67,9 @@ def _accelerators(rows: list[dict[str, Any]], width: int) -> Table:
     table = _table(("accelerator", "set", "design"), (*_TIMES, *(("weights",) if wide else ()), "memory", "of"))
     for row in rows:
         table.add_row(
-            escape(row["id"]),
+            _plain(row["id"]),
             "-" if row["set"] is None else str(row["set"]),
-            escape(row["design"] or "unused"),
+            _plain(row["design"] or "unused"),
             *(f"{row[key] * 1e3:.3f}" for key in ("compute_s", "communication_s", "idle_s")),
             *((size_text(row["weight_bytes"]),) if wide else ()),
             *(size_text(row[key]) for key in ("peak_memory_bytes", "memory_bytes")),
@@ -81,7 +81,7 @@ def _layers(rows: list[dict[str, Any]]) -> Table:
     table = _table(("layer", "op", "set", "strategy"), _TIMES[:2])
     for row in rows:
         times = (f"{row[key] * 1e3:.3f}" for key in ("compute_s", "communication_s"))
-        table.add_row(escape(row["name"]), escape(row["op"]), str(row["set"]), escape(row["strategy"]), *times)
+        table.add_row(_plain(row["name"]), _plain(row["op"]), str(row["set"]), _plain(row["strategy"]), *times)
     return table
 
 
@@ -93,6 +93,11 @@ def _table(texts: Sequence[str], numbers: Sequence[str]) -> Table:
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
+
+
+def _plain(text: str) -> str:
+    """A name from a model, fit for a terminal: neither markup nor control characters, which it would obey."""
+    return escape(text if text.isprintable() else repr(text))
 
 
 def size_text(count: int) -> str:

@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
 from mars_onnx.errors import InputError
 from mars_onnx.geometry import Box, box_text, contains, intersect, volume, whole_box
+from mars_onnx.pool.document import read_text
+from mars_onnx.pool.format import MAX_ACCELERATORS
 from mars_onnx.runtime.plan_fields import PlanReader
+from mars_onnx.sharding.mapping import PLAN_SCHEMA
 
-SCHEMA = "mars-onnx/plan/1"
 FILE_NAME = "plan.json"
-MAX_RANK = 65_535
+MAX_RANK = MAX_ACCELERATORS - 1
 MAX_ELEMENTS = 2**40
 MAX_BYTES = 256 * 2**20
 """Of plan.json itself."""
+
+_Item = TypeVar("_Item", int, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +109,16 @@ class PlanFile:
         ranks = [partition.rank for partition in self.partitions]
         if not ranks:
             found.append("there are no partitions")
-        found += [f"rank {rank} has two partitions" for rank in sorted({r for r in ranks if ranks.count(r) > 1})]
+        found += [f"rank {rank} has two partitions" for rank in _repeated(ranks)]
         for kind, tensors in (("input", self.inputs), ("output", self.outputs)):
             names = [tensor.tensor for tensor in tensors]
-            found += [f"{kind} {name!r} occurs twice" for name in sorted({n for n in names if names.count(n) > 1})]
+            found += [f"{kind} {name!r} occurs twice" for name in _repeated(names)]
             for tensor in tensors:
-                found += [f"{kind} {tensor.tensor!r}: {text}" for text in _tensor_problems(tensor, set(ranks))]
-        for tensor in self.outputs:
-            found += [f"output {tensor.tensor!r}: {text}" for text in _tiling_problems(tensor)]
+                wrong = _tensor_problems(tensor, set(ranks))
+                # Only of boxes that are one per partition: all pairs are looked at.
+                if kind == "output" and not wrong:
+                    wrong = _tiling_problems(tensor)
+                found += [f"{kind} {tensor.tensor!r}: {text}" for text in wrong]
         return found
 
 
@@ -143,13 +150,11 @@ def load_plan(folder: str | Path, check_hashes: bool = True) -> PlanFile:
         InputError: It is missing or malformed, names files outside the folder, or files have changed.
     """
     path = Path(folder) / FILE_NAME
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the folder should be one that mars_onnx has written")
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path}: larger than {MAX_BYTES} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; the folder should be one that mars_onnx has written") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(read_text(path, MAX_BYTES))
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a ValueError, too
         raise InputError(f"{path}: not JSON: {error}") from None
     plan = parse_plan(content, str(path))
     for partition in plan.partitions:
@@ -169,8 +174,8 @@ def parse_plan(content: object, place: str = FILE_NAME) -> PlanFile:
         InputError: Malformed; the message has the place inside the file.
     """
     reader = PlanReader(content, place)
-    if reader.text("schema") != SCHEMA:
-        raise InputError(f"{place}: schema is {reader.text('schema')!r}; this version reads {SCHEMA!r}")
+    if reader.text("schema") != PLAN_SCHEMA:
+        raise InputError(f"{place}: schema is {reader.text('schema')!r}; this version reads {PLAN_SCHEMA!r}")
     plan = PlanFile(
         partitions=tuple(_partition(entry) for entry in reader.entries("partitions")),
         inputs=tuple(_tensor(entry) for entry in reader.entries("inputs")),
@@ -195,7 +200,7 @@ def parse_plan(content: object, place: str = FILE_NAME) -> PlanFile:
 def dump_plan(plan: PlanFile) -> str:
     """The text of plan.json, keys in the order that docs/architecture.md gives."""
     content = {
-        "schema": SCHEMA,
+        "schema": PLAN_SCHEMA,
         "mars_onnx": plan.mars_onnx,
         "model": asdict(plan.model),
         "pool": asdict(plan.pool),
@@ -267,11 +272,15 @@ def _inside(folder: Path, name: str, plan: Path) -> Path:
     return path
 
 
+def _repeated(items: Iterable[_Item]) -> list[_Item]:
+    return sorted(item for item, count in Counter(items).items() if count > 1)
+
+
 def _tensor_problems(tensor: TensorBoxes, ranks: set[int]) -> list[str]:
     found: list[str] = []
     whole = whole_box(tensor.shape)
     owners = [held.rank for held in tensor.boxes]
-    found += [f"accelerator {rank} has two boxes of it" for rank in sorted({r for r in owners if owners.count(r) > 1})]
+    found += [f"accelerator {rank} has two boxes of it" for rank in _repeated(owners)]
     for held in tensor.boxes:
         if held.rank not in ranks:
             found.append(f"rank {held.rank} has no partition")
@@ -283,7 +292,7 @@ def _tensor_problems(tensor: TensorBoxes, ranks: set[int]) -> list[str]:
 
 
 def _tiling_problems(tensor: TensorBoxes) -> list[str]:
-    boxes = [held.box for held in tensor.boxes if len(held.box) == len(tensor.shape)]
+    boxes = [held.box for held in tensor.boxes]
     for number, box in enumerate(boxes):
         for other in boxes[:number]:
             if intersect(box, other) is not None:

@@ -7,7 +7,7 @@ between sessions cannot.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import onnx
@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from mars_onnx.comm import DOMAIN, Communication, communication_of, is_communication
 from mars_onnx.errors import InvariantError
+from mars_onnx.stages.canonical import captured_values
 
 INLINE_BYTES = 1024
 """Initializers up to this size are written into the segment; larger ones are handed to the session by name."""
@@ -262,29 +263,8 @@ def _level(level: dict[ir.Value, int], value: ir.Value, node: ir.Node) -> int:
 
 def _reads(node: ir.Node) -> list[ir.Value]:
     """The outer values a node reads, also inside its bodies, each once."""
-    found = dict.fromkeys(value for value in node.inputs if value is not None)
-    for graph in _bodies(node):
-        inner: set[ir.Value] = set()
-        used: list[ir.Value] = []
-        for body in (graph, *graph.subgraphs()):
-            inner.update(body.inputs)
-            inner.update(body.initializers.values())
-            used.extend(body.outputs)
-            for inner_node in body:
-                inner.update(inner_node.outputs)
-                used.extend(value for value in inner_node.inputs if value is not None)
-        found.update(dict.fromkeys(value for value in used if value not in inner))
-    return list(found)
-
-
-def _bodies(node: ir.Node) -> Iterable[ir.Graph]:
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
+    found = dict.fromkeys((*node.inputs, *captured_values(node)))
+    return [value for value in found if value is not None]
 
 
 def _bare(proto: onnx.NodeProto) -> onnx.NodeProto:

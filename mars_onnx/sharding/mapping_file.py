@@ -103,14 +103,15 @@ class _Reader:
         members: list[int] = []
         names = self.items(value, at)
         for index, name in enumerate(names):
-            if not isinstance(name, str) or name not in self.ids:
+            rank = self.pool.ranks.get(name) if isinstance(name, str) else None
+            if rank is None:
                 message = unknown("accelerator", str(name), self.ids)
                 self.document.add((*at, index), f"{message} (pool {self.pool.name})")
-            elif self.ids.index(name) in self.taken:
+            elif rank in self.taken:
                 self.document.add((*at, index), f"{name!r} is in a set already")
             else:
-                members.append(self.ids.index(name))
-                self.taken.add(members[-1])
+                members.append(rank)
+                self.taken.add(rank)
         if not names and isinstance(value, list):
             self.document.add(at, "this is empty: a set needs accelerators")
         return tuple(members)

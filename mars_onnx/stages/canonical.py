@@ -25,11 +25,6 @@ def static_shape(value: ir.Value) -> tuple[int, ...] | None:
     return tuple(int(dim) for dim in value.shape)  # type: ignore[arg-type]
 
 
-def opaque_values(model: ir.Model) -> list[ir.Value]:
-    """Return the values of the main graph whose shape is not known, in the order in which they are computed."""
-    return [value for node in model.graph for value in node.outputs if value.name and static_shape(value) is None]
-
-
 def verify_canonical(model: ir.Model) -> list[str]:
     """Return what keeps ``model`` from being canonical, one line each."""
     return [f"{number}. {finding}" for number, check in enumerate(_CHECKS, 1) for finding in check(model)]
@@ -58,6 +53,8 @@ def captured_values(node: ir.Node) -> Iterator[ir.Value]:
 def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
     """Yield the graphs in the attributes of ``node``."""
     for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue  # the graph is the caller's of the function around the node
         if attribute.type is ir.AttributeType.GRAPH:
             yield attribute.as_graph()
         elif attribute.type is ir.AttributeType.GRAPHS:

@@ -123,6 +123,17 @@ def test_a_sharded_file_is_for_its_pool(workplace: Path, capsys: pytest.CaptureF
     assert "sharded for another pool" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"sets": [1]}', '{"sets": []}'])
+def test_a_sharded_file_with_damaged_metadata(workplace: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    compile_to(workplace, "stage.onnx", "--stop-after", "insert-sharding")
+    model = onnx.load(workplace / "stage.onnx", load_external_data=False)
+    next(entry for entry in model.metadata_props if entry.key == "mars.mapping").value = text
+    (workplace / "stage.onnx").write_bytes(model.SerializeToString())
+    arguments = [str(workplace / "stage.onnx"), "--hw", str(workplace / "pool.json"), "-o", str(workplace / "out")]
+    assert main([*arguments, "--pass-pipeline", "emit-partitions"]) == 1
+    assert "sharded for another pool, or changed since" in capsys.readouterr().err
+
+
 def test_partitions_need_a_mapping(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(workplace / "model.onnx"), "--hw", str(workplace / "pool.json"), "-o", str(workplace / "out")]
     for rest in ("canonicalize", "emit-partitions", "canonicalize,insert-sharding"):

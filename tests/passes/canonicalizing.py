@@ -5,11 +5,16 @@ import textwrap
 import numpy as np
 import onnx_ir as ir
 
-from mars_onnx.stages.canonical import verify_canonical
+from mars_onnx.stages.canonical import static_shape, verify_canonical
 from mars_passes.canonicalize import Canonicalize
 from tests.passes.onnx_text import Shapes, run, text
 
 NORMALIZATION: Shapes = {"s": (4,), "b": (4,), "m": (4,), "v": (4,)}
+
+
+def opaque_values(model: ir.Model) -> list[str | None]:
+    """Names of the values of the main graph whose shape is not known, in the order in which they are computed."""
+    return [value.name for node in model.graph for value in node.outputs if value.name and static_shape(value) is None]
 
 
 def check(found: ir.Model, expected: str | None = None, tolerance: float = 1e-5, **options: object) -> ir.Model:

@@ -7,8 +7,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from mars_onnx.stages.canonical import opaque_values, verify_canonical
+from mars_onnx.stages.canonical import verify_canonical
 from mars_passes.canonicalize import Canonicalize
+from tests.passes.canonicalizing import opaque_values
 from tests.passes.onnx_text import run
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"

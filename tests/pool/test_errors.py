@@ -48,6 +48,7 @@ def test_the_good_file_is_good(tmp_path: Path) -> None:
 LINK = '"bandwidth_bytes_per_s": 1e9'
 WRONG = [
     # wrong values
+    ('"title": "t", "source"', r'"title": "\u001b[31mt", "source"', r"2: title: is the text '\x1b[31mt', with control"),
     ('"mars-onnx/pool/1"', '"mars-onnx/pool/2"', "2: schema: is the text 'mars-onnx/pool/2'; 'mars-onnx/pool/1' would"),
     (
         '"memory_bytes": 1024',

@@ -72,9 +72,6 @@ def test_trio() -> None:
     assert pool.groups() == ((0, 1), (2,))
     assert pool.ranks == {"quick": 0, "changing": 1, "slow": 2}
     assert pool.node_ids[pool.inputs_at] == pool.node_ids[pool.outputs_at] == "host"
-    route = pool.host_route(2)
-    assert route is not None
-    assert route.nodes == (3, 2)
     # Half duplex: both directions are one channel; full duplex: two.
     assert pool.route(3, 2).channels == pool.route(2, 3).channels
     assert pool.route(0, 1).channels != pool.route(1, 0).channels
@@ -83,7 +80,7 @@ def test_trio() -> None:
 
 def test_single_and_pair_have_no_host() -> None:
     pool = load_pool(POOLS / "single.json")
-    assert (pool.size, pool.inputs_at, pool.host_route(0)) == (1, 0, None)
+    assert (pool.size, pool.inputs_at) == (1, 0)
     assert pool.latency(0, 0) == 0
     assert load_pool(POOLS / "pair.json").outputs_at == 0
 

@@ -159,6 +159,10 @@ def test_what_the_terminal_shows(folder: Path) -> None:
     whole = "computed whole for want of a rule: reverse"
     for part in (*LAYERS, "a3", "unused", whole, "equal", "AllReduce", "predicted latency"):
         assert part in shown
+    report["layers"][0]["name"] = report["computed_whole"][0] = "[bold]\x1b[31mred"
+    show(report, folder, console, verbose=True)
+    assert console.file.getvalue().count(r"'[bold]\x1b[31mred'") == 2
+    assert "\x1b" not in console.file.getvalue()
     assert [size_text(size) for size in (1, 2048, 3 * 2**20, 2**30)] == ["1 B", "2.0 KiB", "3.0 MiB", "1.0 GiB"]
 
 

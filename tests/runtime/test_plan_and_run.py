@@ -1,6 +1,7 @@
 """plan.json as something anybody may have written, and the command line on a folder."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -71,7 +72,7 @@ def edit(folder: Path, *path: str | int, value: object) -> None:
         (("partitions", 0, "data_file"), "a/../../b", "is not the plain name"),
         (("partitions", 0, "sha256"), "0", "its SHA-256 differs"),
         (("partitions", 1, "rank"), 0, "rank 0 has two partitions"),
-        (("partitions", 1, "rank"), 10**9, "rank should be an integer from 0 to 65535, is 1000000000"),
+        (("partitions", 1, "rank"), 10**9, "rank should be an integer from 0 to 4095, is 1000000000"),
         (("partitions",), {}, "partitions should be a list, is an object"),
         (("schema",), "mars-onnx/plan/9", "this version reads 'mars-onnx/plan/1'"),
         (("inputs", 0, "dtype"), "object", "'object' is no element type"),
@@ -94,6 +95,13 @@ def test_a_plan_that_is_not_one(folder: Path, path, value, message: str) -> None
     assert "plan.json" in str(caught.value)
 
 
+@pytest.mark.timeout(20)  # every pair of 200,000 boxes would take hours
+def test_a_flood_of_boxes_is_cheap(folder: Path) -> None:
+    edit(folder, "outputs", 0, "boxes", value=[{"rank": 0, "box": [[0, 1]]}] * 200_000)
+    with pytest.raises(InputError, match="accelerator 0 has two boxes of it"):
+        load_plan(folder)
+
+
 def test_changed_corrupt_and_missing_files(folder: Path, tmp_path: Path) -> None:
     file = folder / "fpga1.onnx"
     file.write_bytes(b"\xff" * 100)
@@ -104,10 +112,19 @@ def test_changed_corrupt_and_missing_files(folder: Path, tmp_path: Path) -> None
     file.unlink()
     with pytest.raises(InputError, match=r"fpga1.onnx: No such file"):
         load_plan(folder)
-    (folder / "plan.json").write_text("{")
-    with pytest.raises(InputError, match=r"plan.json: not JSON"):
+    for text, message in (
+        ("{", "not JSON"),
+        (f'{{"schema": {"1" * 5000}}}', "not JSON"),
+        ("[]", "should be an object"),
+    ):
+        (folder / "plan.json").write_text(text)
+        with pytest.raises(InputError, match=rf"plan.json: {message}"):
+            load_plan(folder)
+    (folder / "plan.json").unlink()
+    os.mkfifo(folder / "plan.json")  # reading it would never end
+    with pytest.raises(InputError, match=r"plan.json: no such file"):
         load_plan(folder)
-    with pytest.raises(InputError, match=r"plan.json: No such file"):
+    with pytest.raises(InputError, match=r"plan.json: no such file"):
         load_plan(tmp_path / "nowhere")
 
 
@@ -143,7 +160,7 @@ def test_command_line(folder: Path, tmp_path: Path, capsys) -> None:
         (["--random", "1", "--output", "y.txt"], 2, "should end in .npz"),
         (["--input", "nowhere.npy"], 1, "--input nowhere.npy: No such file"),
         (["--input", "z=X"], 1, "the model has no input 'z'"),
-        (["--input", "PLAN"], 1, "not a .npy or .npz file"),
+        (["--input", "PLAN"], 1, "not a .npy or .npz file of plain arrays"),
         (["--input", "X", "--input", "x=X"], 2, "'x' is given twice"),
     ],
 )
@@ -154,6 +171,16 @@ def test_command_line_errors(folder: Path, capsys, arguments: list[str], code: i
         paths += ["--random", "0"]
     assert main([str(folder), *paths]) == code
     assert message in capsys.readouterr().err
+
+
+def test_arrays_that_nobody_should_load(folder: Path, capsys) -> None:
+    np.savez(folder / "objects.npz", x=np.array([{}], dtype=object))
+    (folder / "cut.npz").write_bytes((folder / "objects.npz").read_bytes()[:50])
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(117).encode() + b"\n"
+    (folder / "huge.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    for name in ("objects.npz", "cut.npz", "huge.npy"):
+        assert main([str(folder), "--input", str(folder / name)]) == 1
+        assert f"{name}: not a .npy or .npz file of plain arrays" in capsys.readouterr().err
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -59,10 +59,10 @@ def test_faster_accelerators_get_more(problem: Problem) -> None:
     alone = [share_seconds(pool, signature, WHOLE, (rank,), designs[rank : rank + 1])[0] for rank in everyone]
     open_ = Mapping((AcceleratorSet(everyone, designs),), (LayerChoice("first", 0, AUTO),))
     (choice,) = fill_in(Problem(problem.layers[:1]), pool, open_).layers
-    if choice.strategy.splits:
-        shares = choice.strategy.splits[0].shares
-        by_speed = sorted(everyone, key=lambda rank: alone[rank])
-        assert [shares[rank] for rank in by_speed] == sorted(shares, reverse=True)
+    (split,) = choice.strategy.splits
+    by_speed = sorted(everyone, key=lambda rank: alone[rank])
+    assert [split.shares[rank] for rank in by_speed] == sorted(split.shares, reverse=True)
+    assert len(set(split.shares)) > 1
     assert max(share_seconds(pool, signature, choice.strategy, everyone, designs)) <= max(alone)
 
 

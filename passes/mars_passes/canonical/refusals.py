@@ -2,12 +2,12 @@
 
 import onnx_ir as ir
 
+from mars_onnx.comm.domain import DOMAIN
 from mars_onnx.errors import InputError
 from mars_onnx.stages.canonical import NONDETERMINISTIC, describe
 
 _TRAINING_MODE_ATTRIBUTE_SINCE = 14
 _TRAINING_MODE_INPUT = 2
-_COMMUNICATION = "org.mars_onnx.comm"
 
 
 def refuse_unrepeatable(model: ir.Model) -> None:
@@ -18,7 +18,7 @@ def refuse_unrepeatable(model: ir.Model) -> None:
     """
     for graph in [*model.graphs(), *(function.graph for function in model.functions.values())]:
         for node in graph:
-            if node.domain == _COMMUNICATION:
+            if node.domain == DOMAIN:
                 raise InputError(
                     f"{describe(node)} is a communication operator, so this model is a partition or was sharded "
                     "already; give the original model"
