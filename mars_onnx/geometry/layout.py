@@ -109,7 +109,7 @@ class Layout:
 
 def _covers(whole: Box, boxes: list[Box]) -> bool:
     """Whether the boxes together contain the whole box (they may overlap)."""
-    if whole in boxes:
+    if whole in boxes or volume(whole) == 0:
         return True
     cuts = [sorted({edge for box in (whole, *boxes) for edge in box[dim]}) for dim in range(len(whole))]
     # The cells between cuts are either inside or outside each box, so counting one point per cell is exact; the

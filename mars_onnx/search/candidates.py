@@ -8,7 +8,7 @@ from itertools import permutations
 from mars_onnx.errors import InputError
 from mars_onnx.rules.base import OpRule, Signature
 from mars_onnx.rules.registry import rule_for
-from mars_onnx.sharding.lowering import lower
+from mars_onnx.sharding.lowering import lower_all
 from mars_onnx.sharding.strategy import WHOLE, Placement, Split, Strategy
 
 #: Axes looked at two at a time; more make little difference and many candidates.
@@ -33,7 +33,8 @@ def candidates(signature: Signature, members: tuple[int, ...], weights: tuple[in
         found += [_split((axis, weights)) for axis in _axes(rule)]
         if len(set(weights)) == 1:
             found += _pairs(rule, count)
-    return tuple(strategy for strategy in found if _applies(signature, strategy, members))
+    lowered = lower_all(signature, found, members)
+    return tuple(strategy for strategy, own in zip(found, lowered, strict=True) if not isinstance(own, InputError))
 
 
 def _axes(rule: OpRule) -> list[str]:
@@ -52,11 +53,3 @@ def _pairs(rule: OpRule, count: int) -> list[Strategy]:
 
 def _split(*splits: tuple[str, tuple[int, ...]]) -> Strategy:
     return Strategy(Placement.SHARDED, tuple(Split(axis, shares) for axis, shares in splits))
-
-
-def _applies(signature: Signature, strategy: Strategy, members: tuple[int, ...]) -> bool:
-    try:
-        lower(signature, strategy, members)
-    except InputError:
-        return False
-    return True

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import product
+from itertools import islice, product
 
 from mars_onnx.errors import InputError
 from mars_onnx.geometry import Box, Layout
@@ -91,7 +90,6 @@ def _fragment(box: Box | None) -> Fragment | None:
     return None if box is None else Fragment(box)
 
 
-@lru_cache(maxsize=65536)
 def lower(signature: Signature, strategy: Strategy, members: tuple[int, ...]) -> Sharding:
     """What ``strategy`` means for a node with ``signature`` on the accelerators ``members``.
 
@@ -99,9 +97,58 @@ def lower(signature: Signature, strategy: Strategy, members: tuple[int, ...]) ->
         InputError: The strategy cannot be applied to this node or this number of members; the message says why. It does
             not name the layer, which the caller knows.
     """
+    (lowered,) = lower_all(signature, (strategy,), members)
+    if isinstance(lowered, InputError):
+        raise InputError(str(lowered))
+    return lowered
+
+
+def lower_all(
+    signature: Signature, strategies: Sequence[Strategy], members: tuple[int, ...]
+) -> list[Sharding | InputError]:
+    """What several strategies mean, or why they cannot be applied; their shares are evaluated all at once."""
+    if len(_LOWERED) > _MOST_LOWERED:
+        _LOWERED.clear()
+    missing = [strategy for strategy in strategies if (signature, strategy, members) not in _LOWERED]
+    if missing:
+        _lower_missing(signature, missing, members)
+    return [_LOWERED[signature, strategy, members] for strategy in strategies]
+
+
+#: Everything lowered so far: the same few layers and strategies come up again and again.
+_LOWERED: dict[tuple[Signature, Strategy, tuple[int, ...]], Sharding | InputError] = {}
+_MOST_LOWERED = 65536
+
+
+def forget() -> None:
+    """Lower everything anew from now on; for tests that change the rules."""
+    _LOWERED.clear()
+
+
+def _lower_missing(signature: Signature, missing: Sequence[Strategy], members: tuple[int, ...]) -> None:
     rule = rule_for(signature)
-    ranges = _member_ranges(rule, strategy, len(members))
-    shares = _shares(rule, ranges)
+    ranges: dict[Strategy, list[MemberRanges | None]] = {}
+    for strategy in missing:
+        try:
+            ranges[strategy] = _member_ranges(rule, strategy, len(members))
+        except InputError as error:
+            _LOWERED[signature, strategy, members] = error.with_traceback(None)
+    shares = iter(_shares(rule, [own for each in ranges.values() for own in each]))
+    for strategy, own in ranges.items():
+        try:
+            lowered: Sharding | InputError = _lowered(rule, strategy, members, own, tuple(islice(shares, len(own))))
+        except InputError as error:
+            lowered = error.with_traceback(None)
+        _LOWERED[signature, strategy, members] = lowered
+
+
+def _lowered(
+    rule: OpRule,
+    strategy: Strategy,
+    members: tuple[int, ...],
+    ranges: list[MemberRanges | None],
+    shares: tuple[Share | None, ...],
+) -> Sharding:
     ring = _ring(rule, strategy.ring, members, ranges, shares) if strategy.ring else None
     phases = _phases(rule, ring, members, ranges) if ring else tuple((share,) for share in shares)
     for share in {id(s): s for own in phases for s in own if s is not None}.values():
@@ -120,7 +167,7 @@ def lower(signature: Signature, strategy: Strategy, members: tuple[int, ...]) ->
             num_parts,
             rule.reduction,
         )
-        for i, kind in enumerate(signature.outputs)
+        for i, kind in enumerate(rule.signature.outputs)
     )
     return Sharding(
         members,

@@ -99,11 +99,12 @@ def _simplify(model: ir.Model) -> None:
         remove_unused(model)
         infer_shapes(model)
         recall(model, declared)
-        progress = fold_constants(model)
+        progress = empty_values_become_initializers(model.graph)
+        remove_unused(model)
+        progress = fold_constants(model) or progress
         progress = inline_constant_ifs(model.graph) or progress
         if progress:
             name_values(model)
-    empty_values_become_initializers(model.graph)
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,31 @@ MODELS = {
             r = Mul (x, a)
             y = ReduceMean <keepdims = 0> (r)
         }""",
+    "a cache that is empty yet": """
+        g (float[2,3,6] x, float[2,0,6] past) => (float[2,3,3] y, float[2,3,6] present) {
+            k = MatMul (x, w)
+            present = Concat <axis = 1> (past, k)
+            t = Transpose <perm = [0, 2, 1]> (present)
+            y = MatMul (x, t)
+        }""",
+    "an input and an output without elements": """
+        g (float[0,6] x, float[4,6] z) => (float[0,6] none, float[4,6] y) {
+            none = MatMul (x, w)
+            r = Relu (none)
+            y = Concat <axis = 0> (r, z)
+        }""",
+    "a sum over nothing": """
+        g (float[4,0] x, float[0,6] k, float[6] b) => (float[4,6] y, float[4,6] z) {
+            y = MatMul (x, k)
+            z = Add (y, b)
+        }""",
+    "an empty part beside one that is not": """
+        g (float[4,6] x) => (float[4,6] y) {
+            sizes = Constant <value = int64[2] {0, 6}> ()
+            none, all = Split <axis = 1> (x, sizes)
+            r = Relu (none)
+            y = Concat <axis = 1> (r, all)
+        }""",
     "a contributed operator": """
         g (float[4,16] x) => (float[4,16] y) {
             a = Relu (x)

@@ -243,12 +243,12 @@ def wrong_box(patch: pytest.MonkeyPatch, touched: Touched) -> None:
 @contextmanager
 def forgetting() -> Iterator[None]:
     """What the compiler remembers must not hide a fault, nor outlive it."""
-    remembered = (rule_for, lowering.lower, redistribute)
-    for cache in remembered:
-        cache.cache_clear()
+    remembered = (rule_for.cache_clear, lowering.forget, redistribute.cache_clear)
+    for forget in remembered:
+        forget()
     yield
-    for cache in remembered:
-        cache.cache_clear()
+    for forget in remembered:
+        forget()
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -162,19 +162,39 @@ def _inline(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
     graph.remove(node, safe=True)
 
 
-def empty_values_become_initializers(graph: ir.Graph) -> None:
-    """Replace every value that has no elements by an empty initializer."""
+def empty_values_become_initializers(graph: ir.Graph) -> bool:
+    """Replace every value that has no elements by an empty initializer, inputs too; say whether there was one.
+
+    An input stays one, for the model takes it, but nothing reads it.
+    """
+    found = False
+    for value in graph.inputs:
+        empty = _empty_tensor(value)
+        if empty is not None and value.uses():
+            constant = ir.Value(
+                name=_free_name(graph, f"{value.name}_value"), shape=empty.shape, type=value.type, const_value=empty
+            )
+            graph.register_initializer(constant)
+            value.replace_all_uses_with(constant)
+            found = True
     for node in list(graph):
         if node.domain == "" and node.op_type == "Identity" and needed_identity(node):
             continue
         for value in node.outputs:
-            shape = static_shape(value)
-            used = value.uses() or value.is_graph_output()
-            if shape is None or 0 not in shape or not used or value.dtype in (None, ir.DataType.STRING):
-                continue
-            assert value.dtype is not None
-            empty = ir.LazyTensor(_Empty(shape, value.dtype), value.dtype, ir.Shape(shape), cache=True)
-            become_initializer(value, empty)
+            empty = _empty_tensor(value)
+            if empty is not None and (value.uses() or value.is_graph_output()):
+                become_initializer(value, empty)
+                found = True
+    return found
+
+
+def _empty_tensor(value: ir.Value) -> ir.LazyTensor | None:
+    """The tensor of a value that has no elements; None where it has some, or might have."""
+    shape = static_shape(value)
+    if shape is None or 0 not in shape or value.dtype in (None, ir.DataType.STRING):
+        return None
+    assert value.dtype is not None
+    return ir.LazyTensor(_Empty(shape, value.dtype), value.dtype, ir.Shape(shape), name=value.name, cache=True)
 
 
 class _Empty:
