@@ -29,6 +29,7 @@ from mars_onnx.report.summary import SearchFacts, report_of
 from mars_onnx.runtime.plan_file import FILE_NAME, NamedHash, PlanFile, dump_plan, file_sha256
 from mars_onnx.runtime.schedule import check_schedule
 from mars_onnx.runtime.verify import Verification, verify
+from mars_onnx.search.registry import METHODS
 from mars_onnx.sharding.mapping import Mapping
 from mars_onnx.simulation import Simulation, chrome_trace, simulate
 from mars_onnx.stages import attachments
@@ -189,7 +190,8 @@ def run(
     _check_capacity(attachments.get_partitions(work), pool)
     name = Path(source).stem if isinstance(source, Path) else work.graph.name or "model"
     digest = file_sha256(source) if isinstance(source, Path) else ""
-    facts = SearchFacts(method, search.seconds, _SPACES.get(method, method))
+    space = METHODS[method].space if method in METHODS else "the mapping that was given"
+    facts = SearchFacts(method, search.seconds, space)
     done = Compilation(source, work, pool, NamedHash(name, digest), facts)
     if pool.overlap is not None and pool.overlap.communication_with_compute:
         _check_simulated_capacity(done.simulation, pool)
@@ -199,12 +201,6 @@ def run(
 def verify_stages() -> VerifyStages:
     """The callback that checks after every pass that the model is what its stage promises."""
     return VerifyStages({**VERIFIERS, "partitioned": _verify_partitioned})
-
-
-_SPACES = {
-    "simple": "the whole pool as one set or one set per group; per layer the cheapest strategy given those before it",
-    "mapping": "the mapping that was given",
-}
 
 
 @dataclass

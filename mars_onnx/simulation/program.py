@@ -9,8 +9,6 @@ from enum import StrEnum
 import onnx_ir as ir
 
 from mars_onnx.comm import (
-    METADATA_BOX,
-    METADATA_SOURCE,
     TOKEN_NAME,
     TOKEN_START,
     Communication,
@@ -190,11 +188,6 @@ def reads(node: ir.Node) -> Iterator[ir.Value]:
     """Values that a node takes, those that its subgraphs capture included; possibly more than once."""
     yield from (value for value in node.inputs if value is not None and is_present(value))
     yield from captured_values(node)
-
-
-def is_boxed(value: ir.Value) -> bool:
-    """Whether a value says which box of which tensor it is."""
-    return METADATA_SOURCE in value.metadata_props and METADATA_BOX in value.metadata_props
 
 
 def _check_members(task: Task) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from mars_onnx.errors import InvariantError
+from mars_onnx.loading import load_model
 from mars_onnx.pool.topology import Pool
-from mars_onnx.runtime.plan_file import load_plan
+from mars_onnx.runtime.runner import load_folder, load_partition
 from mars_onnx.simulation.conditions import Conditions, declared
 from mars_onnx.simulation.core import Run, run_tasks
 from mars_onnx.simulation.memory import memory_of_run
@@ -65,9 +66,10 @@ def read_folder(folder: str | Path) -> tuple[list[ir.Model], ir.Model | None]:
         InputError: There is no plan.json, or the files are not those it names.
     """
     path = Path(folder)
-    models = [ir.load(path / entry.file) for entry in load_plan(path).partitions]
+    _, files = load_folder(path)
     annotated = path / "annotated.onnx"
-    return models, ir.load(annotated) if annotated.is_file() else None
+    models = [load_partition(file) for file in files]
+    return models, load_model(annotated) if annotated.is_file() else None
 
 
 def followers_of(program: Program, conditions: Conditions) -> list[list[int]]:

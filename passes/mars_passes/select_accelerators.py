@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from mars_onnx.errors import InputError
 from mars_onnx.search.problem import Problem, problem_of
-from mars_onnx.search.registry import chosen_by
+from mars_onnx.search.registry import search_method
 from mars_onnx.search.simple import fill_in
 from mars_onnx.sharding.lowering import lower
 from mars_onnx.sharding.mapping import Mapping
@@ -56,7 +56,7 @@ class SelectAccelerators(ir.passes.InPlacePass):
             self._check(problem, written)
             mapping = fill_in(problem, pool, written)
         else:
-            mapping = chosen_by(self.search)(problem, pool)
+            mapping = search_method(self.search).choose(problem, pool)
         attachments.set_mapping(model, mapping)
         attachments.set_stage(model, self.stage)
         return ir.passes.PassResult(model, modified=True)

@@ -13,7 +13,7 @@ from mars_onnx.rules.registry import rule_for
 from mars_onnx.rules.signature import signature_of
 from mars_onnx.search.candidates import candidates
 from mars_onnx.search.problem import Problem, Source, problem_of
-from mars_onnx.search.registry import chosen_by
+from mars_onnx.search.registry import search_method
 from mars_onnx.search.simple import fill_in, simple_mapping
 from mars_onnx.sharding.mapping import AcceleratorSet, LayerChoice, Mapping
 from mars_onnx.sharding.strategy import AUTO, WHOLE, Placement, parse_strategy
@@ -95,7 +95,7 @@ def test_candidates_apply(problem: Problem) -> None:
 
 def test_unknown_method() -> None:
     with pytest.raises(UsageError, match="no search method is called 'magic'; there are simple"):
-        chosen_by("magic")
+        search_method("magic")
 
 
 def test_signature_is_read_from_the_graph() -> None:
