@@ -26,6 +26,9 @@ def bind_shapes(model: ir.Model, dims: Iterable[str], input_shapes: Iterable[str
     for value in model.graph.inputs:
         if not isinstance(value.type, ir.TensorType):
             raise InputError(f"the input {value.name!r} is {value.type or 'of no type'}; only tensors are supported")
+        if value.dtype == ir.DataType.STRING:
+            raise InputError(f"the input {value.name!r} is text; only tensors of numbers are supported")
+    _forget_negative(model)
     bound = _parse_dims(dims)
     _check_dims_exist(model, bound)
     _bind_input_shapes(model, input_shapes, bound)
@@ -34,6 +37,14 @@ def bind_shapes(model: ir.Model, dims: Iterable[str], input_shapes: Iterable[str
         record = _recorded(model) | bound
         model.metadata_props[BOUND] = ",".join(f"{name}={size}" for name, size in sorted(record.items()))
     _require_static(model)
+
+
+def _forget_negative(model: ir.Model) -> None:
+    """Take a negative dimension for one that is not known, as some exporters mean it and ONNX Runtime reads it."""
+    for graph in model.graphs():
+        for value in [*graph.inputs, *(value for node in graph for value in node.outputs)]:
+            if value.shape is not None and any(isinstance(dim, int) and dim < 0 for dim in value.shape):
+                value.shape = ir.Shape([None if isinstance(dim, int) and dim < 0 else dim for dim in value.shape])
 
 
 def _parse_dims(dims: Iterable[str]) -> dict[str, int]:
