@@ -19,6 +19,7 @@ RNG = np.random.default_rng(7)
 WEIGHTS: dict[str, npt.NDArray[np.generic]] = {
     "w": RNG.standard_normal((6, 6)).astype(np.float32),
     "kernel": (RNG.standard_normal((8, 8, 3, 3)) / 8).astype(np.float32),
+    "crop": RNG.standard_normal((3, 2, 3, 3)).astype(np.float32),
     "half_kernel": (RNG.standard_normal((8, 8, 3, 3)) / 8).astype(np.float16),
     "w[0:6,0:3]": RNG.standard_normal((6, 6)).astype(np.float32),
     "scale": np.float32(0.05),
@@ -122,6 +123,10 @@ MODELS = {
     "an output that is given twice": """
         g (float[4,6] x) => (float[4,6] y, float[4,6] x, float[4,6] y) {
             y = MatMul (x, w)
+        }""",
+    "a transposed convolution that crops more than its kernel": """
+        g (float[1,3,5,5] x) => (float[1,2,6,4] y) {
+            y = ConvTranspose <strides = [2, 2], pads = [3, 4, 2, 3]> (x, crop)
         }""",
     "a contributed operator": """
         g (float[4,16] x) => (float[4,16] y) {
