@@ -58,6 +58,8 @@ def _pipeline(options: argparse.Namespace) -> Pipeline:
         check_pass_names("--stop-after", [options.stop_after], pipeline.passes)
     if options.deep and not options.verify:
         raise UsageError("--deep says how thorough --verify is; give both")
+    if options.seed < 0:
+        raise UsageError(f"--seed {options.seed}: must not be negative")
     return pipeline
 
 

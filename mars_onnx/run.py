@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         help="x.npy (the name may be left out if the model has one input), or x.npz with arrays by name; repeatable",
     )
     parser.add_argument("--output", type=Path, metavar="FILE.npz", help="write the outputs there, by name")
-    parser.add_argument("--random", type=int, metavar="SEED", help="random values for inputs that are not given")
+    parser.add_argument("--random", type=_natural, metavar="SEED", help="random values for inputs that are not given")
     parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run N times and show the times")
     parser.add_argument("--warm-up", type=_natural, default=0, metavar="N", help="runs before that are not timed")
     parser.add_argument("--rendezvous", action="store_true", help="let every send wait for its receiver")

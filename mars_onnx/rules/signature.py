@@ -15,8 +15,10 @@ _LISTS = {ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRIN
 
 
 def tensor_type(value: ir.Value | None) -> TensorType | None:
-    """Element type and static shape of a value; ``None`` if it is no tensor, or its shape is not static."""
+    """Element type and static shape of a value; ``None`` if it is no tensor of numbers, or its shape is not static."""
     if value is None or not isinstance(value.type, ir.TensorType) or value.shape is None:
+        return None
+    if value.type.dtype == ir.DataType.STRING:
         return None
     if not all(isinstance(extent, int) for extent in value.shape):
         return None

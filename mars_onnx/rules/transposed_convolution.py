@@ -96,7 +96,11 @@ class TransposedConvolutionRule(OpRule):
         attributes = attributes_without(signature)
         if self.groups > 1:
             attributes["group"] = share.extent("Cout") // signature.input(1).shape[1]
-        if any(share.extent(window.axis) < signature.output().shape[2 + i] for i, window in enumerate(self.windows)):
+        # Pads as wide as the kernel crop whole input rows off, which even a whole output then does not take.
+        if any(
+            target[2 + i] != (0, signature.output().shape[2 + i]) or source[2 + i] != (0, window.size)
+            for i, window in enumerate(self.windows)
+        ):
             pads = [window.pads(target[2 + i], source[2 + i]) for i, window in enumerate(self.windows)]
             attributes["pads"] = (*(before for before, _ in pads), *(max(0, after) for _, after in pads))
             attributes["output_padding"] = tuple(max(0, -after) for _, after in pads)

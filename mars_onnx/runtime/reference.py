@@ -40,6 +40,13 @@ def run_reference(
     return {name: as_array(value, name) for name, value in values.items()}
 
 
+def output_names(model: ir.Model | str | Path) -> list[str]:
+    """The outputs of a model in their order; one that it gives twice is there twice."""
+    if isinstance(model, ir.Model):
+        return [str(value.name) for value in model.graph.outputs]
+    return [value.name for value in onnx.load(model, load_external_data=False).graph.output]
+
+
 def run_with_tensors(
     model: ir.Model,
     inputs: Mapping[str, Array],

@@ -170,7 +170,8 @@ def run_session(
     """Run a whole session with arrays of any element type."""
     binding = session.io_binding()
     alive = [bind_input(binding, name, value) for name, value in inputs.items()]
-    names = outputs if outputs is not None else [output.name for output in session.get_outputs()]
+    # A model may list a value twice among its outputs; the session gives it once.
+    names = outputs if outputs is not None else list(dict.fromkeys(output.name for output in session.get_outputs()))
     for name in names:
         binding.bind_output(name)
     session.run_with_iobinding(binding)

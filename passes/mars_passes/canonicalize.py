@@ -24,7 +24,7 @@ from mars_passes.canonical.folding import fold_constants
 from mars_passes.canonical.inference import forget_inferable, infer_shapes, recall
 from mars_passes.canonical.naming import name_nodes, name_values
 from mars_passes.canonical.normalization import fold_normalizations
-from mars_passes.canonical.refusals import refuse_unrepeatable
+from mars_passes.canonical.refusals import refuse_text, refuse_unrepeatable
 
 _IR_VERSION = 10
 _OPSET = 20
@@ -83,6 +83,7 @@ class Canonicalize(ir.passes.InPlacePass):
         _simplify(model)
         fold_normalizations(model.graph)
         remove_unused(model)
+        refuse_text(model.graph)
         give_outputs_a_node(model.graph)
         name_values(model)
         name_nodes(model)

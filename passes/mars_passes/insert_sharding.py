@@ -146,9 +146,11 @@ class _Inserter:
     def place_output(self, index: int, value: ir.Value) -> None:
         """A model output leaves as values, not as partial sums, and under its own name."""
         if tensor_type(value) is None:
+            text = isinstance(value.type, ir.TensorType) and value.dtype == ir.DataType.STRING
+            lack = "is text" if text else f"has no static shape ({value.type} {value.shape})"
             raise InputError(
-                f"the model output {value.name!r} has no static shape ({value.type} {value.shape}), so that no "
-                "accelerator can give a box of it; remove it from the outputs, or compute it after the partitions"
+                f"the model output {value.name!r} {lack}, so that no accelerator can give a box of it; remove it from "
+                "the outputs, or compute it after the partitions"
             )
         final = self.current.get(value, value)
         layout = attachments.get_layout(final)

@@ -228,6 +228,7 @@ def test_what_is_not_ours_is_not_overwritten(
         (["--stop-after", "canonicalize", "-o", "none/model.onnx"], ["existing folder"]),
         (["--search", "magic"], ["magic", "simple"]),
         (["--deep"], ["--verify"]),
+        (["--verify", "--seed", "-1"], ["--seed -1"]),
         (["-o", "none/out"], ["none"]),
     ],
 )

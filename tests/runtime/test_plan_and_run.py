@@ -183,6 +183,14 @@ def test_arrays_that_nobody_should_load(folder: Path, capsys) -> None:
         assert f"{name}: not a .npy or .npz file of plain arrays" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--random", "--warm-up", "--repeat"])
+def test_negative_numbers_are_wrong_usage(folder: Path, capsys, option: str) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([str(folder), option, "-1"])
+    assert exit_.value.code == 2
+    assert f"{option}: must" in capsys.readouterr().err
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys, mars_onnx.run as r; r._parser().format_help(); print({'onnx', 'numpy'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

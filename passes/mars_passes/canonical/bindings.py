@@ -10,6 +10,9 @@ from mars_onnx.pipeline.registry import suggestion
 # What was bound stays in the model, so that canonicalizing it again with the same options is no error.
 BOUND = "mars.dims"
 
+_LARGEST_SIZE = 2**63 - 1
+_LONGEST_SIZE = 100  # digits: Python does not read numbers of thousands of them
+
 
 def bind_shapes(model: ir.Model, dims: Iterable[str], input_shapes: Iterable[str]) -> None:
     """Give every input a static shape.
@@ -26,6 +29,9 @@ def bind_shapes(model: ir.Model, dims: Iterable[str], input_shapes: Iterable[str
     for value in model.graph.inputs:
         if not isinstance(value.type, ir.TensorType):
             raise InputError(f"the input {value.name!r} is {value.type or 'of no type'}; only tensors are supported")
+        if value.dtype == ir.DataType.STRING:
+            raise InputError(f"the input {value.name!r} is text; only tensors of numbers are supported")
+    _forget_negative(model)
     bound = _parse_dims(dims)
     _check_dims_exist(model, bound)
     _bind_input_shapes(model, input_shapes, bound)
@@ -36,14 +42,27 @@ def bind_shapes(model: ir.Model, dims: Iterable[str], input_shapes: Iterable[str
     _require_static(model)
 
 
+def _forget_negative(model: ir.Model) -> None:
+    """Take a negative dimension for one that is not known, as some exporters mean it and ONNX Runtime reads it."""
+    for graph in model.graphs():
+        for value in [*graph.inputs, *(value for node in graph for value in node.outputs)]:
+            if value.shape is not None and any(isinstance(dim, int) and dim < 0 for dim in value.shape):
+                value.shape = ir.Shape([None if isinstance(dim, int) and dim < 0 else dim for dim in value.shape])
+
+
 def _parse_dims(dims: Iterable[str]) -> dict[str, int]:
     bound: dict[str, int] = {}
     for text in dims:
         name, equals, size = text.partition("=")
-        if not (name and equals and size.isascii() and size.isdigit() and int(size) > 0):
+        if not (name and equals and _is_size(size)):
             raise UsageError(f"dim {text!r}: expected NAME=VALUE with a positive whole number, such as batch=1")
         _bind(bound, name, int(size), f"dim {text!r}")
     return bound
+
+
+def _is_size(text: str) -> bool:
+    """Whether a text is a positive whole number that a shape of ONNX can hold."""
+    return text.isascii() and text.isdigit() and len(text) <= _LONGEST_SIZE and 0 < int(text) <= _LARGEST_SIZE
 
 
 def _bind(bound: dict[str, int], name: str, size: int, where: str) -> None:
@@ -83,7 +102,7 @@ def _bind_input_shapes(model: ir.Model, input_shapes: Iterable[str], bound: dict
     for text in input_shapes:
         name, colon, sizes = text.rpartition(":")
         words = [word.strip() for word in sizes.split(",")] if sizes.strip() else []
-        if not (colon and name and all(word.isascii() and word.isdigit() and int(word) > 0 for word in words)):
+        if not (colon and name and all(map(_is_size, words))):
             raise UsageError(f"input-shape {text!r}: expected NAME:SIZES, such as image:1,3,224,224")
         if name not in inputs:
             raise UsageError(f"input-shape {text!r}: the model has no input {name!r}{suggestion(name, inputs)}")

@@ -27,6 +27,17 @@ def refuse_unrepeatable(model: ir.Model) -> None:
                 _refuse(node, model.opset_imports.get("", 0))
 
 
+def refuse_text(graph: ir.Graph) -> None:
+    """Raise for constants of text: computed text stays where it is, but a weight is cut and sent.
+
+    Raises:
+        InputError: Naming the constant.
+    """
+    for value in graph.initializers.values():
+        if value.dtype == ir.DataType.STRING:
+            raise InputError(f"the constant {value.name!r} is text; only tensors of numbers are supported")
+
+
 def _refuse(node: ir.Node, opset: int) -> None:
     if node.op_type in NONDETERMINISTIC:
         raise InputError(
