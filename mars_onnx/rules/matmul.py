@@ -84,7 +84,10 @@ def gemm(signature: Signature) -> OpRule | None:
         if addend is None and signature.has_input(2):
             return None
         inputs.append(addend)
-    if not reducible(signature.output().dtype):
+    dtype = signature.output().dtype
+    scaled = any(signature.attribute(name) not in (None, 1.0) for name in ("alpha", "beta"))
+    if not reducible(dtype) or (scaled and dtype.is_integer()):
+        # A scaled sum of integers is rounded, and its parts would be rounded one by one.
         return None
     return GemmRule(
         signature,

@@ -73,8 +73,12 @@ def pool(signature: Signature) -> OpRule | None:
     strides = signature.integers("strides", (1,) * spatial)
     dilations = signature.integers("dilations", (1,) * spatial)
     pads = resolve_pads(signature, data[2:], result[2:], kernel, strides, dilations)
-    if signature.integer("ceil_mode", 0) and signature.integer("count_include_pad", 0):
-        # The last window reaches past the padding, and what is there counts neither as data nor as padding.
+    averages_cut_short = signature.integer("count_include_pad", 0) or any(dilation > 1 for dilation in dilations)
+    if signature.integer("ceil_mode", 0) and (
+        signature.op_type == "LpPool" or (signature.op_type == "AveragePool" and averages_cut_short)
+    ):
+        # The last window reaches past the padding. What is there counts neither as data nor as padding, and ONNX
+        # Runtime's power means, and means of dilated windows, are not those of the data alone.
         pads = None
     rounded_up = bool(signature.integer("ceil_mode", 0))
     windows: list[Window] = []
