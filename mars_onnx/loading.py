@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -26,6 +27,9 @@ def load_model(path: Path | str) -> ir.Model:
     proto = _read(path)
     _check_versions(path, proto)
     _check_graph(path, proto)
+    damaged = next(_damaged_text(proto, ""), None)
+    if damaged is not None:
+        raise InputError(f"{path}: not a valid ONNX model: {damaged} is not UTF-8 text; the file is damaged")
     try:
         model = ir.from_proto(proto)
     except Exception as error:
@@ -103,6 +107,26 @@ def _check_graph(path: Path, proto: onnx.ModelProto) -> None:
         raise InputError(f"{path}: the graph {proto.graph.name!r} has no outputs, so nothing would be computed")
     if proto.graph.sparse_initializer:
         raise InputError(f"{path}: sparse initializers are not supported; store the weights dense")
+
+
+def _damaged_text(message: Any, place: str) -> Iterator[str]:
+    """Yield the fields that should be text and are not; protobuf reads such a file, but cannot write it again."""
+    # The content of a tensor is no text, and ListFields would copy it.
+    fields = (
+        [(message.DESCRIPTOR.fields_by_name["name"], message.name)]
+        if isinstance(message, onnx.TensorProto)
+        else message.ListFields()
+    )
+    for field, value in fields:
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        single = isinstance(value, (str, bytes)) or hasattr(value, "ListFields")
+        for index, element in enumerate([value] if single else value):
+            where = f"{place}{field.name}" + ("" if single else f"[{index}]")
+            if isinstance(element, bytes):
+                yield f"{where} ({element!r})"
+            elif field.type == field.TYPE_MESSAGE:
+                yield from _damaged_text(element, f"{where}.")
 
 
 def _all_graphs(model: ir.Model) -> Iterator[ir.Graph]:

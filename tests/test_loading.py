@@ -1,6 +1,7 @@
 """Loading models that nobody vouches for: one clear message each, and no weight is read."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,6 +85,27 @@ def test_bad_files_are_named_with_what_is_wrong(tmp_path: Path, data: bytes, mes
         load_model(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (b"a node", "graph.node[0].name"),
+        (b"a weight", "graph.node[0].input[1]"),
+        (b"an axis", "graph.input[0].type.tensor_type.shape.dim[0].dim_param"),
+        (b"a spare", "graph.initializer[1].name"),
+    ],
+)
+def test_damaged_names_are_found(tmp_path: Path, text: bytes, place: str) -> None:
+    add = onnx.helper.make_node("Add", ["x", "a weight"], ["y"], name="a node")
+    x, y = (onnx.helper.make_tensor_value_info(name, 1, ["an axis", 2]) for name in "xy")
+    weights = [onnx.helper.make_tensor(name, 1, [2], [1.0, 2.0]) for name in ("a weight", "a spare")]
+    model = onnx.helper.make_model(onnx.helper.make_graph([add], "g", [x], [y], weights), ir_version=10)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString().replace(text, text[:-1] + b"\x96"))
+    with pytest.raises(InputError, match=re.escape(place)) as error:
+        load_model(path)
+    assert str(path) in str(error.value)
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
