@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import onnx_ir as ir
 from rich.console import Console
 
 from mars_onnx.compiler import DEFAULT_PIPELINE, Compilation, run, verify_stages
-from mars_onnx.errors import UsageError, VerificationError
+from mars_onnx.errors import InputError, UsageError, VerificationError
 from mars_onnx.loading import load_model
 from mars_onnx.pipeline import PrintAfter, StopAfter, Timing, list_passes, parse_pipeline, run_pipeline
 from mars_onnx.pipeline.callbacks import check_pass_names
@@ -74,10 +75,20 @@ def _stop_early(options: argparse.Namespace, pipeline: Pipeline, callbacks: list
     if options.hw is not None:
         attachments.set_pool(model, load_pool(options.hw))
     result = run_pipeline(model, pipeline.passes, [verify_stages(), *callbacks])
-    data = f"{target.name}.data"
-    ir.save(result.model, target, external_data=data)
+    _save_whole(result.model, target)
     if not options.quiet:
         print(f"{target}: the model after {options.stop_after}")
+
+
+def _save_whole(model: ir.Model, target: Path) -> None:
+    """Write a model and its larger weights: beside their place first, so that no half of them is ever there."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            ir.save(model, Path(folder) / target.name, external_data=f"{target.name}.data")
+            for written in sorted(Path(folder).iterdir(), reverse=True):
+                written.replace(target.parent / written.name)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
 def _compile(options: argparse.Namespace, pipeline: Pipeline, callbacks: list[Callable[..., bool]]) -> None:

@@ -55,6 +55,8 @@ def _read(path: Path) -> onnx.ModelProto:
             inside = sorted(each.name for each in path.iterdir() if each.suffix == ".onnx")
             hint = f", for example {path / inside[0]}" if inside else ""
             raise InputError(f"{path}: this is a folder; give the .onnx file itself{hint}")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: this is no regular file; give an .onnx file")
         if path.stat().st_size > LARGEST_FILE_BYTES:
             raise InputError(
                 f"{path}: larger than the 2 GB that one protobuf file may have; save the model with external data "

@@ -187,3 +187,9 @@ def test_external_weights_are_not_read_until_asked_for(tmp_path: Path, monkeypat
     assert weight is not None
     weight.numpy()
     assert set(reads) == {"w", "s", "v"}
+
+
+def test_a_pipe_is_no_model(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(InputError, match="no regular file"):
+        load_model(tmp_path / "pipe.onnx")
