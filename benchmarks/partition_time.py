@@ -18,6 +18,8 @@ _ROOT = Path(__file__).parent.parent
 def measure_here(model: str, pool: str) -> dict[str, float]:
     """Seconds per step of one partitioning, imports included, in this process."""
     start = time.perf_counter()
+    import networkx  # noqa: F401 - imported by the pool when it is first asked for a route
+
     from mars_onnx.compiler import DEFAULT_PIPELINE, run
     from mars_onnx.loading import load_model
     from mars_onnx.pipeline import Timing, parse_pipeline
