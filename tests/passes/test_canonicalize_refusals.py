@@ -1,5 +1,7 @@
 """canonicalize: models and options that it cannot take, and what it says."""
 
+import onnx
+import onnx_ir as ir
 import pytest
 
 from mars_onnx.errors import InputError, UsageError
@@ -100,3 +102,15 @@ def test_cycle_is_refused() -> None:
     add.replace_input_with(1, relu.outputs[0])
     with pytest.raises(InputError, match="cycle"):
         Canonicalize()(found)
+
+
+def test_functions_that_would_fill_the_memory() -> None:
+    """Forty functions, each of which calls the one before twice: a trillion nodes from a file of a few kilobytes."""
+    bodies = ["<domain: 'f', opset_import: ['': 17]> f0 (x) => (y) { y = Relu (x) }"]
+    imports = "opset_import: ['': 17, 'f': 1]"
+    for i in range(1, 41):
+        bodies.append(f"<domain: 'f', {imports}> f{i} (x) => (y) {{ t = f.f{i - 1} (x)  y = f.f{i - 1} (t) }}")
+    main = f"<ir_version: 8, {imports}> g (float[2] x) => (float[2] y) {{ y = f.f40 (x) }}\n"
+    nested = ir.from_proto(onnx.parser.parse_model((main + "\n".join(bodies)).replace("'", '"')))
+    with pytest.raises(InputError, match="the graph would have 1099511627776 nodes"):
+        Canonicalize()(nested)

@@ -1,10 +1,15 @@
 """Small clean-ups: what exporters leave behind, constants, idle nodes, unused things, outputs, order."""
 
+from collections.abc import Iterable
+
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
 from mars_onnx.errors import InputError
 from mars_onnx.stages.canonical import is_idle_dropout, needed_identity, static_shape
+
+#: Far more than any network has; a small file whose functions call each other twice each would have 2^n.
+_MOST_INLINED_NODES = 1_000_000
 
 
 def strip_exporter_metadata(model: ir.Model) -> None:
@@ -231,14 +236,38 @@ def remove_unused(model: ir.Model) -> None:
     common_passes.RemoveUnusedOpsetsPass()(model)
 
 
+def _inlined_nodes(model: ir.Model) -> int:
+    """How many nodes the main graph would have without functions; a circle counts once, since it is refused later."""
+    sizes: dict[ir.OperatorIdentifier, int] = {}
+
+    def size(nodes: Iterable[ir.Node]) -> int:
+        total = 0
+        for node in nodes:
+            identifier = node.op_identifier()
+            if identifier in model.functions and identifier not in sizes:
+                sizes[identifier] = 1
+                sizes[identifier] = size(model.functions[identifier].all_nodes())
+            total += sizes.get(identifier, 1)
+        return total
+
+    return size(model.graph.all_nodes())
+
+
 def inline_functions(model: ir.Model) -> None:
     """Replace calls of model-local functions by their bodies.
 
     Raises:
-        InputError: Functions call each other in a circle, or need another opset than the model.
+        InputError: Functions call each other in a circle, need another opset than the model, or are nested so that
+            their bodies would fill the memory.
     """
     if not model.functions:
         return
+    inlined = _inlined_nodes(model)
+    if inlined > _MOST_INLINED_NODES:
+        raise InputError(
+            f"the model's functions call each other so often that the graph would have {inlined} nodes; "
+            f"at most {_MOST_INLINED_NODES} are supported"
+        )
     for function in model.functions.values():
         for node in function:
             # Else the inliner would call them all "node".
