@@ -27,6 +27,7 @@ from mars_onnx.errors import InvariantError
 from mars_onnx.geometry import Reduction
 from mars_onnx.runtime.native.trimming import Repeat, untrimmed
 from mars_onnx.runtime.segments import communication_order, initializer_proto
+from mars_onnx.stages.canonical import captured_values
 
 _PREFIX = "mars.open"
 _IN_GRAPH_MEMBERS = 4
@@ -124,8 +125,9 @@ def open_partition(
     proto.graph.output.extend(_info(value) for value in dict.fromkeys(wanted))
     _add_reductions(proto.graph, exchanges, {str(value.name) for value in wanted})
     large: dict[str, ir.TensorProtocol] = {}
+    read = {value for node in inside for value in (*node.inputs, *captured_values(node))}
     for name, value in graph.initializers.items():
-        if value in tokens:
+        if value not in read:
             continue
         if value.const_value is None:
             raise InvariantError(f"initializer {name} has no data")
