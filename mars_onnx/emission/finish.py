@@ -73,12 +73,13 @@ def _partition(
     accelerator = pool.accelerators[builder.rank].id
     leaving: dict[str, Box] = {}
     outputs: list[ir.Value] = []
-    for value, holders in emitted.outputs:
+    for step, (value, holders) in enumerate(emitted.outputs, emitted.steps):
         if builder.rank in holders:
             box, local = holders[builder.rank]
             name = value.name or ""
             leaving[name] = box
             outputs.append(_output(builder, local, name, taken=local in outputs))
+            outputs[-1].metadata_props["mars.step"] = str(step)
     if builder.token is not None:
         outputs.append(_named(builder, builder.token, TOKEN_NAME))
     elif not outputs:
