@@ -28,7 +28,8 @@ def run_in_lockstep(
     waiting: list[list[int]] = [list(own) for own in followers]
     steps: dict[int, list[int]] = {}
     for task in program.tasks:
-        steps.setdefault(task.step, []).append(task.index)
+        if task.step is not None:
+            steps.setdefault(task.step, []).append(task.index)
     #: Per set the tasks of its last step.
     last: dict[str, list[int]] = {}
     for step in sorted(steps):

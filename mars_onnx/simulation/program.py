@@ -49,7 +49,7 @@ class Task:
         operators: Per rank the communication operator.
         values: Of an input or output, per rank the value.
         after: Tasks whose results it takes.
-        step: Number of the step that it belongs to; steps are numbered in the order in which lockstep has them.
+        step: Number of the step that it belongs to, in the order in which lockstep has them; ``None`` if to none.
     """
 
     index: int
@@ -60,7 +60,7 @@ class Task:
     operators: dict[int, Communication] = field(default_factory=dict)
     values: dict[int, ir.Value] = field(default_factory=dict)
     after: dict[int, None] = field(default_factory=dict)
-    step: int = 0
+    step: int | None = None
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -128,7 +128,7 @@ class _Reader:
         """The tasks of one file."""
         own = self.order[rank] = []
         made: dict[ir.Value, int] = {}
-        step = 0
+        step: int | None = None
         for value in graph.inputs:
             if value.name != TOKEN_START:
                 step = _step(value.metadata_props, step)
@@ -169,12 +169,12 @@ class _Reader:
                 if value in made:
                     task.after[made[value]] = None
 
-    def add(self, kind: Kind, label: str, op: str, step: int) -> Task:
+    def add(self, kind: Kind, label: str, op: str, step: int | None) -> Task:
         task = Task(len(self.tasks), kind, label, op, step=step)
         self.tasks.append(task)
         return task
 
-    def transfer(self, kind: Kind, rank: int, value: ir.Value, step: int) -> Task:
+    def transfer(self, kind: Kind, rank: int, value: ir.Value, step: int | None) -> Task:
         """A model input or output, in which all ranks that have a box of it take part."""
         name = value.name or ""
         task = self._shared.get((kind, name)) or self.add(kind, name, str(kind), step)
@@ -183,7 +183,7 @@ class _Reader:
         task.values[rank] = value
         return task
 
-    def communication(self, rank: int, node: ir.Node, step: int) -> Task:
+    def communication(self, rank: int, node: ir.Node, step: int | None) -> Task:
         """A communication node, one task with the others of its tag."""
         operator = communication_of(node)
         task = self._shared.get((Kind.COMMUNICATION, operator.tag))
@@ -204,7 +204,7 @@ def reads(node: ir.Node) -> Iterator[ir.Value]:
     yield from captured_values(node)
 
 
-def _step(facts: Mapping[str, str], before: int) -> int:
+def _step(facts: Mapping[str, str], before: int | None) -> int | None:
     """The step that a node or value says it belongs to; by default the one before it."""
     text = facts.get("mars.step")
     if text is None:
@@ -214,7 +214,7 @@ def _step(facts: Mapping[str, str], before: int) -> int:
     return int(text)
 
 
-def _check_step(task: Task, step: int, what: str) -> None:
+def _check_step(task: Task, step: int | None, what: str) -> None:
     if task.step != step:
         raise InvariantError(f"{what} belongs to step {task.step} in one file and to step {step} in another")
 

@@ -19,7 +19,7 @@ class Job:
     moves: bool
     after: tuple[int, ...] = ()
     demand: Mapping[int, float] = field(default_factory=dict)
-    step: int = 0
+    step: int | None = None
 
 
 class Fabric:
@@ -83,7 +83,7 @@ def run_again(
     done = [env.event() for _ in jobs]
     missing = [len(job.ranks) for job in jobs]
     spans = [(0.0, 0.0)] * len(jobs)
-    steps = {job.step: env.event() for job in jobs}
+    steps = {job.step: env.event() for job in jobs if job.step is not None}
 
     def perform(number: int) -> Any:
         job = jobs[number]
@@ -108,8 +108,9 @@ def run_again(
 
     def stream(numbers: Sequence[int]) -> Any:
         for number in numbers:
-            if sets is not None:
-                yield steps[jobs[number].step]
+            step = jobs[number].step
+            if sets is not None and step is not None:
+                yield steps[step]
             if overlap:
                 for before in jobs[number].after:
                     yield done[before]

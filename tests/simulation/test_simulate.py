@@ -284,6 +284,27 @@ def test_lockstep_by_hand(tmp_path: Path) -> None:
     assert starts == pytest.approx({0: uneven_s, 1: uneven_s - product_s / 2})
 
 
+def test_an_accelerator_without_work_holds_nobody_up(tmp_path: Path) -> None:
+    # a1 does nothing at all, and its file an empty token only, which must not tie its set to a step of the other.
+    text = """(float[64,64] x, float[64,64] y) => (float[64,64] u, float[64,64] v) {
+        [a] u = MatMul (x, w)
+        [b] v = Add (y, w)
+    }"""
+    sets = [
+        {"accelerators": ["a0", "a1"], "layers": {"b": "single"}},
+        {"accelerators": ["a2"], "layers": {"a": "whole"}},
+    ]
+    for own in (sets, sets[::-1]):
+        path = tmp_path / "mapping.json"
+        path.write_text(json.dumps({"schema": "mars-onnx/mapping/1", "sets": own}), encoding="utf-8")
+        made = compile(model(text, {"w": (64, 64)}), pool_with((3,)), mapping=path)
+        transfer_s = 2e-6 + 64 * 64 * 4 / 5e8
+        leaving = {task.label: task.end_s for task in made.simulation.tasks if task.kind == "output"}
+        added_s = 3 * 64 * 64 * 4 / 1e10
+        assert leaving == pytest.approx({"u": 2 * transfer_s + 64**3 / 1e9, "v": 2 * transfer_s + added_s})
+        assert made.price.latency_s == pytest.approx(leaving["u"])
+
+
 def test_steps_that_contradict_the_files(tmp_path: Path) -> None:
     models, graph = product_in_two(tmp_path)
     (node,) = [node for node in models[1].graph if node.op_type == "MatMul"]
