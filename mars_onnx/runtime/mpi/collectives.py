@@ -2,8 +2,8 @@
 
 Data move as bytes, whatever the element type. Sums of floats are formed here, in group order, with numpy, so that the
 result has the same bits on any transport and in any MPI: pieces are exchanged, summed by their owners, and gathered.
-The library's reductions serve wide integers, whose sums do not depend on the order, and float sums of two members, which
-do not either. 16-bit floats are summed in float32, which no MPI offers.
+The library's reductions serve wide integers, whose sums do not depend on the order, and float sums of two members,
+which do not either. 16-bit floats are summed in float32, which no MPI offers.
 """
 
 from __future__ import annotations
