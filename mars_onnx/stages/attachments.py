@@ -2,7 +2,8 @@
 
 Decisions are kept as text in ``metadata_props`` and nowhere else, so a model that is saved between two passes and
 loaded again is the same model. Reading parses the text; the parsers cache what they return. The pool is no decision but
-an input of the whole pipeline, and the partitions are its result: these two are held as objects, in ``meta``.
+an input of the whole pipeline, and the partitions are its result: these two are held as objects, in ``meta``. So is how
+the mapping was found: a bound that is read from a file, which anybody may have changed, would prove nothing.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from mars_onnx.sharding.strategy import Strategy, parse_strategy
 
 if TYPE_CHECKING:
     from mars_onnx.emission.finish import Partitions
+    from mars_onnx.search.find import Found
 
 STAGE = "mars.stage"
 POOL = "mars.pool"
 PARTITIONS = "mars.partitions"
 MAPPING = "mars.mapping"
+SEARCH = "mars.search"
 SET = "mars.set"
 STRATEGY = "mars.strategy"
 LAYOUT = "mars.layout"
@@ -80,6 +83,17 @@ def get_mapping(model: ir.Model) -> Mapping:
     if text is None:
         raise UsageError("this pass needs a mapping; run select-accelerators before it")
     return _mapping(text, get_pool(model))
+
+
+def set_found(model: ir.Model, found: Found) -> None:
+    """Attach how the mapping was found."""
+    model.meta[SEARCH] = found
+
+
+def get_found(model: ir.Model) -> Found | None:
+    """How the mapping was found; ``None`` if that was in an earlier run, of which only the mapping is left."""
+    found: Found | None = model.meta.get(SEARCH)
+    return found
 
 
 def set_partitions(model: ir.Model, partitions: Partitions) -> None:
