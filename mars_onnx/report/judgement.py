@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,7 +60,7 @@ class Judgement:
         bound_s = self.found.result.lower_bound_s
         if bound_s is None:
             return None
-        if self.found.proven and self.cost_s <= self.found.result.cost_s:
+        if self.found.proven and math.isclose(self.cost_s, self.found.result.cost_s, rel_tol=1e-9):
             return 0.0
         gap = 1.0 - bound_s / self.cost_s if self.cost_s > 0 else 0.0
         return gap if gap > 0 else None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from time import monotonic
 from types import FrameType
 
 from rich.console import Console
@@ -42,7 +42,7 @@ class SearchWatch:
     @contextmanager
     def __call__(self) -> Iterator[Report]:
         """See :data:`mars_onnx.search.find.Watch`."""
-        self._interrupts, self._last, self._start_s = 0, Progress("searching"), time.monotonic()
+        self._interrupts, self._last, self._start_s = 0, Progress("searching"), monotonic()
         with self._listening(), self._shown():
             yield self._report
         if self._interrupts > 1:
@@ -50,7 +50,7 @@ class SearchWatch:
 
     def line(self) -> Text:
         """What is shown now; empty in the first second."""
-        seconds = time.monotonic() - self._start_s
+        seconds = monotonic() - self._start_s
         if seconds < _DELAY_S and not self._interrupts:
             return Text()
         now = self._last
