@@ -9,6 +9,7 @@ the mapping was found: a bound that is read from a file, which anybody may have 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,13 +69,14 @@ def get_pool(model: ir.Model) -> Pool:
 def set_mapping(model: ir.Model, mapping: Mapping) -> None:
     """Attach the mapping to the model, and to every node its set and strategy."""
     model.metadata_props[MAPPING] = json.dumps(mapping.to_json(_ids(get_pool(model))))
+    choices = {choice.name: choice for choice in mapping.layers}
     for node in model.graph:
-        choice = mapping.choice(node.name or "")
+        choice = choices[node.name or ""]
         set_choice(node, choice.set_index, choice.strategy)
 
 
 def get_mapping(model: ir.Model) -> Mapping:
-    """The mapping of the model.
+    """The mapping of the model, with its layers in the order of the graph.
 
     Raises:
         UsageError: It has none.
@@ -82,7 +84,11 @@ def get_mapping(model: ir.Model) -> Mapping:
     text = model.metadata_props.get(MAPPING)
     if text is None:
         raise UsageError("this pass needs a mapping; run select-accelerators before it")
-    return _mapping(text, get_pool(model))
+    mapping = _mapping(text, get_pool(model))
+    # As text, layers are listed set by set.
+    place = {node.name: number for number, node in enumerate(model.graph)}
+    layers = tuple(sorted(mapping.layers, key=lambda choice: place.get(choice.name, len(place))))
+    return replace(mapping, layers=layers)
 
 
 def set_found(model: ir.Model, found: Found) -> None:
