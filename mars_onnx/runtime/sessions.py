@@ -79,6 +79,14 @@ class ExecutorOptions:
         return replace(self, optimization="none")
 
 
+FASTEST = ExecutorOptions(optimization="all", prepack=True, arena=True, native=True)
+"""For one partition per process, run many times."""
+
+
+SEGMENTS = replace(FASTEST, native=False)
+"""The same without lowering: segments as they stand in the partition."""
+
+
 class Weights:
     """Initializers as OrtValues over the arrays of the model, each made once, whichever sessions read it."""
 

@@ -59,13 +59,13 @@ class Binder:
         placement: Where the tensors that ranks share lie.
         arena: The memory they lie in.
         constants: Initializers that communications take or the partition gives.
-        transport: For communications with ranks of other regions.
 
     Attributes:
         late: Arrays that are others in every run, by name: inputs, outputs, and what messages have brought.
         results: What communications give through memory.
         memory: Of the values that have the same memory in all runs.
         bound: Communications that the transport has prepared.
+        transport: For communications with ranks of other regions; has to be there when a run begins.
     """
 
     def __init__(
@@ -75,17 +75,16 @@ class Binder:
         placement: Placement,
         arena: Array,
         constants: Mapping[str, Array],
-        transport: Transport,
     ) -> None:
         self._prepared = prepared
         self._rank = rank
         self._placement = placement
         self._arena = arena
         self._constants = constants
-        self._transport = transport
         self._offers: dict[tuple[int, int], Offer] = {
             (member, offer.tag): offer for member, program in prepared.programs.items() for offer in program.offers
         }
+        self.transport: Transport | None = None
         self.late: dict[str, Array] = {}
         self.results: dict[str, Result] = {}
         self.memory: dict[ir.Value, Array] = {}
@@ -279,20 +278,22 @@ class Binder:
         bound = self.bound.get(number)
         if bound is not None:
             y = bound.finish()
+        elif self.transport is None:
+            raise InvariantError(f"{link.exchange.name}: there is no transport")
         else:
             x = self._taken(link)
             # The transport may hand over the very array, and this one is written again in the next run.
-            y = execute(link.exchange.operator, None if x is None else x.copy(), self._transport)
+            y = execute(link.exchange.operator, None if x is None else x.copy(), self.transport)
         if y is not None and link.exchange.y is not None:
             self.late[link.exchange.y] = y if y.flags.c_contiguous else y.copy()
 
-    def bind_messages(self) -> None:
+    def bind_messages(self, transport: Transport) -> None:
         """Let the transport prepare the communications with other regions."""
         for number, link in enumerate(self._prepared.links):
             if link.shared:
                 continue
             kind = None if link.x_kind is None else ArrayKind(link.x_kind.shape, link.x_kind.dtype.numpy())
-            bound = self._transport.bind(link.exchange.operator, kind)
+            bound = transport.bind(link.exchange.operator, kind)
             if bound is not None:
                 self.bound[number] = bound
 

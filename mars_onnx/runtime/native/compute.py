@@ -143,15 +143,17 @@ def _step_model(
 
 def _type_of(value: ir.Value) -> ir.DataType:
     producer = value.producer()
-    if value.dtype is None and producer is not None:
-        # ONNX Runtime writes no types of tensors in blocks, which all are of this type.
-        if producer.domain == BLOCKED_DOMAIN or any(
-            one is not None and one.dtype is None and one.producer() is not None for one in producer.inputs
-        ):
-            return ir.DataType.FLOAT
+    if value.dtype is None and producer is not None and _is_in_blocks(producer):
+        return ir.DataType.FLOAT
     if value.dtype is None or (value.type is not None and not isinstance(value.type, ir.TensorType)):
         raise UnsuitableError(f"the element type of {value.name} is not known")
     return _whole_bytes(value.dtype, str(value.name))
+
+
+def _is_in_blocks(node: ir.Node) -> bool:
+    """Whether a node without types computes on blocks: ONNX Runtime writes no types of such tensors."""
+    untyped = [one for one in node.inputs if one is not None and one.dtype is None and one.producer() is not None]
+    return node.domain == BLOCKED_DOMAIN or bool(untyped)
 
 
 def _whole_bytes(dtype: ir.DataType, name: str) -> ir.DataType:

@@ -21,7 +21,7 @@ _COUNTER_BYTES = 64
 
 
 class Monitor(Protocol):
-    """Is told where a run stands; steps are counted as in :attr:`NativePartition.steps`."""
+    """Is told where a run stands; steps are counted as in ``PartitionExecutor.steps``."""
 
     def begin(self, step: int) -> None:
         """The step begins."""
@@ -36,7 +36,6 @@ class NativePartition:
     Args:
         model: The partition.
         region: Ranks that share memory with this one. All of them must build theirs at the same time.
-        transport: For communications with ranks outside the region.
         options: How sessions are built.
 
     Attributes:
@@ -46,7 +45,7 @@ class NativePartition:
         UnsuitableError: A rank of the region cannot run its partition like this. All ranks raise it then.
     """
 
-    def __init__(self, model: ir.Model, region: Region, transport: Transport, options: ExecutorOptions) -> None:
+    def __init__(self, model: ir.Model, region: Region, options: ExecutorOptions) -> None:
         prepared = prepare(model, region, options)
         placement = place(prepared.programs)
         counters_bytes = _COUNTER_BYTES * len(region.ranks)
@@ -60,24 +59,31 @@ class NativePartition:
         self._seen = [0] * len(region.ranks)
         self._run = 0
         arena = np.frombuffer(shared, np.uint8)[counters_bytes:]
-        self._binder = Binder(prepared, region.rank, placement, arena, _constants(model, prepared.given), transport)
-        self._binder.bind_messages()
+        self._binder = Binder(prepared, region.rank, placement, arena, _constants(model, prepared.given))
         self._actions = self._binder.actions()
         self.steps: tuple[Segment | CommunicationStep, ...] = tuple(
             action.step for action in self._actions if action.step is not None
         )
 
-    def run(self, inputs: Mapping[str, Array], monitor: Monitor | None = None) -> dict[str, Array]:
+    def bind(self, transport: Transport) -> None:
+        """Let the transport set up the communications with ranks outside the region, together with all ranks."""
+        self._binder.bind_messages(transport)
+
+    def run(
+        self, inputs: Mapping[str, Array], transport: Transport, monitor: Monitor | None = None
+    ) -> dict[str, Array]:
         """Run once.
 
         Args:
             inputs: The local boxes of the model's inputs, of the right shapes and element types.
+            transport: For communications with ranks outside the region.
             monitor: Is told where the run stands.
 
         Raises:
             RunError: A kernel fails, or another rank has failed.
         """
         binder = self._binder
+        binder.transport = transport
         for name, array in inputs.items():
             binder.late[name] = array if array.flags.c_contiguous else array.copy()
         for bound in binder.bound.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from time import sleep
 from typing import Any, Protocol
 
@@ -121,7 +121,7 @@ class _Threads:
         self.failure: str | None = None
 
 
-def thread_regions(ranks: Sequence[int]) -> dict[int, ThreadRegion]:
+def thread_regions(ranks: Iterable[int]) -> dict[int, ThreadRegion]:
     """A region for threads of this process, by rank."""
     shared = _Threads(tuple(sorted(ranks)))
     return {rank: ThreadRegion(rank, shared) for rank in shared.ranks}
