@@ -240,9 +240,17 @@ class Binder:
         name = own_name(link, self._rank)
         target = self._at(self._placement.pieces[self._rank, name], link.x_kind)
         source = link.source.name
+        if link.blocked:
+            # What another communication has brought in blocks goes on in blocks.
+            blocks, in_blocks = self._viewed(target, link), self.results[source]
+            if not in_blocks.blocked:
+                raise InvariantError(f"{link.exchange.name}: {source} is not in blocks")
 
         def copy() -> None:
-            target[...] = self._named(source)
+            if link.blocked:
+                blocks[...] = in_blocks.array
+            else:
+                target[...] = self._named(source)
 
         return Action(copy, self._placement.before_writing[self._rank, name], index)
 

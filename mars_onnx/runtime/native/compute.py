@@ -12,7 +12,6 @@ import onnxruntime as ort
 
 from mars_onnx.comm import DOMAIN, static_shape
 from mars_onnx.errors import RunError
-from mars_onnx.runtime.native.lowered import BLOCKED_DOMAIN
 from mars_onnx.runtime.native.steps import Compute
 from mars_onnx.runtime.segments import initializer_proto
 from mars_onnx.runtime.sessions import RUNTIME_ERRORS, ExecutorOptions, Weights, make_session
@@ -104,7 +103,7 @@ def make_sessions(
         for value, found in zip(step.outputs, session.get_outputs(), strict=True):
             if not all(isinstance(extent, int) for extent in found.shape):
                 raise UnsuitableError(f"{value.name} has shape {found.shape}")
-            kinds[value] = Kind(tuple(found.shape), _type_of(value))
+            kinds[value] = Kind(tuple(found.shape), _type_named(found.type, value))
         sessions.append(Session(step, session))
     return sessions
 
@@ -130,8 +129,8 @@ def _step_model(
         kind = kinds[value]
         graph.input.append(onnx.helper.make_tensor_value_info(str(value.name), int(kind.dtype), kind.shape))
     for value in step.outputs:
-        # Of a tensor in blocks only ONNX Runtime knows the shape.
-        graph.output.append(onnx.helper.make_tensor_value_info(str(value.name), int(_type_of(value)), None))
+        # ONNX Runtime finds out type and shape; of a tensor in blocks nobody else can.
+        graph.output.append(onnx.ValueInfoProto(name=str(value.name)))
     large: dict[str, ir.TensorProtocol] = {}
     for value in step.initializers:
         if value.const_value is None:
@@ -141,19 +140,35 @@ def _step_model(
     return proto, large
 
 
-def _type_of(value: ir.Value) -> ir.DataType:
-    producer = value.producer()
-    if value.dtype is None and producer is not None and _is_in_blocks(producer):
-        return ir.DataType.FLOAT
-    if value.dtype is None or (value.type is not None and not isinstance(value.type, ir.TensorType)):
-        raise UnsuitableError(f"the element type of {value.name} is not known")
-    return _whole_bytes(value.dtype, str(value.name))
+_TYPES = {
+    "bfloat16": ir.DataType.BFLOAT16,
+    "bool": ir.DataType.BOOL,
+    "complex64": ir.DataType.COMPLEX64,
+    "complex128": ir.DataType.COMPLEX128,
+    "double": ir.DataType.DOUBLE,
+    "float": ir.DataType.FLOAT,
+    "float16": ir.DataType.FLOAT16,
+    "float8e4m3fn": ir.DataType.FLOAT8E4M3FN,
+    "float8e4m3fnuz": ir.DataType.FLOAT8E4M3FNUZ,
+    "float8e5m2": ir.DataType.FLOAT8E5M2,
+    "float8e5m2fnuz": ir.DataType.FLOAT8E5M2FNUZ,
+    "int8": ir.DataType.INT8,
+    "int16": ir.DataType.INT16,
+    "int32": ir.DataType.INT32,
+    "int64": ir.DataType.INT64,
+    "uint8": ir.DataType.UINT8,
+    "uint16": ir.DataType.UINT16,
+    "uint32": ir.DataType.UINT32,
+    "uint64": ir.DataType.UINT64,
+}
+"""Element types that are whole bytes, by the names that ONNX Runtime gives them."""
 
 
-def _is_in_blocks(node: ir.Node) -> bool:
-    """Whether a node without types computes on blocks: ONNX Runtime writes no types of such tensors."""
-    untyped = [one for one in node.inputs if one is not None and one.dtype is None and one.producer() is not None]
-    return node.domain == BLOCKED_DOMAIN or bool(untyped)
+def _type_named(name: str, value: ir.Value) -> ir.DataType:
+    dtype = _TYPES.get(name.removeprefix("tensor(").removesuffix(")"))
+    if dtype is None:
+        raise UnsuitableError(f"{value.name} is a {name}")
+    return dtype
 
 
 def _whole_bytes(dtype: ir.DataType, name: str) -> ir.DataType:

@@ -26,6 +26,14 @@ _PROBED_CHANNELS = 64
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """What the graph gives: per tag what the communication takes (``None`` if it is no value of the graph); by name."""
+
+    taken: dict[int, ir.Value | None]
+    outputs: dict[str, ir.Value]
+
+
+@dataclass(frozen=True, slots=True)
 class Lowered:
     """The optimised graph. It reads and writes its communications through these values.
 
@@ -50,25 +58,23 @@ class Lowered:
         """An input of the graph."""
         return _input(self.model.graph, name)
 
-    def settle(self, blocked: Collection[int]) -> dict[int, ir.Value | None]:
-        """Give the communications with the tags ``blocked`` blocks, and all others plain tensors.
-
-        Returns:
-            Per tag the value that the communication takes; ``None`` if the graph does not compute it.
-        """
+    def settle(self, blocked: Collection[int]) -> Settled:
+        """Give the communications with the tags ``blocked`` blocks, and all others plain tensors."""
         taken: dict[int, ir.Value | None] = {}
         graph = self.model.graph
+        names = [str(value.name) for value in graph.outputs]
         for exchange in self.exchanges:
             for opening in exchange.openings:
                 self._settle_opening(opening, exchange.operator.tag in blocked)
+        # An output may have become an input by another name, where only a mark was between them.
+        outputs = dict(zip(names, graph.outputs, strict=True))
         for exchange in self.exchanges:
-            tag = exchange.operator.tag
-            value = None if exchange.x is None else _output(graph, exchange.x)
-            source = self._source(exchange)
-            if tag in blocked and source is not None:
+            value = outputs.get(str(exchange.x))
+            source = None if value is None else value.producer()
+            if exchange.operator.tag in blocked and source is not None:
                 value = source.inputs[0]
-            taken[tag] = value
-        return taken
+            taken[exchange.operator.tag] = value
+        return Settled(taken, outputs)
 
     def _source(self, exchange: Exchange) -> ir.Node | None:
         value = None if exchange.x is None else _output(self.model.graph, exchange.x)
@@ -85,9 +91,9 @@ class Lowered:
         return marker
 
     def _settle_opening(self, opening: Opening, blocked: bool) -> None:
-        if opening.name == opening.marker:
-            return
         value = _input(self.model.graph, opening.name)
+        if opening.name == opening.marker or not value.uses():
+            return
         marker = self._blocked_marker(opening)
         if marker is None:
             if blocked:
@@ -124,6 +130,10 @@ def lower(opened: OpenedPartition, options: ExecutorOptions) -> Lowered:
     """
     folder = tempfile.TemporaryDirectory(prefix="mars-onnx-")
     path = Path(folder.name) / "partition.onnx"
+    if not opened.proto.graph.output:
+        # An accelerator that only passes tensors on: ONNX Runtime knows no empty models.
+        del opened.proto.graph.node[:]
+        return Lowered(ir.from_proto(opened.proto), opened.exchanges, folder)
     make_session(opened.proto, opened.large, Weights(), options, write_to=path)
     return Lowered(ir.load(path), opened.exchanges, folder)
 

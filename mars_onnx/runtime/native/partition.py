@@ -40,6 +40,8 @@ class NativePartition:
 
     Attributes:
         steps: What a run consists of, in the words of a run in segments.
+        links: The communications.
+        placement: Where what passes between ranks of the region lies.
 
     Raises:
         UnsuitableError: A rank of the region cannot run its partition like this. All ranks raise it then.
@@ -48,6 +50,8 @@ class NativePartition:
     def __init__(self, model: ir.Model, region: Region, options: ExecutorOptions) -> None:
         prepared = prepare(model, region, options)
         placement = place(prepared.programs)
+        self.links = prepared.links
+        self.placement = placement
         counters_bytes = _COUNTER_BYTES * len(region.ranks)
         shared = region.allocate(counters_bytes + placement.size)
         self._region = region

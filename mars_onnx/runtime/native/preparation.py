@@ -120,6 +120,15 @@ def _values(model: ir.Model) -> dict[str, ir.Value]:
     return {str(value.name): value for value in values}
 
 
+def _source(x: str, taken: ir.Value | None, names: Mapping[str, str]) -> Source:
+    """What a communication takes; ``names`` has what communications give, by the names of inputs of the graph."""
+    if taken is None:
+        return Source(x, None)
+    if taken.producer() is None:
+        return Source(names.get(str(taken.name), str(taken.name)), None)
+    return Source(str(taken.name), taken)
+
+
 def _cut(
     values: Mapping[str, ir.Value],
     lowered: Lowered,
@@ -131,9 +140,11 @@ def _cut(
     options: ExecutorOptions,
 ) -> Prepared:
     """Cut the optimised partition into steps, and build their sessions."""
-    taken = lowered.settle(blocked)
+    settled = lowered.settle(blocked)
     graph = lowered.model.graph
-    steps = plan_steps(graph, lowered.exchanges, taken, given)
+    outputs = {name: value for name, value in settled.outputs.items() if name in given}
+    steps = plan_steps(graph, lowered.exchanges, settled.taken, outputs.values())
+    names = {opening.name: str(exchange.y) for exchange in lowered.exchanges for opening in exchange.openings}
     kinds = {value: Kind.of(values[str(value.name)]) for value in graph.inputs if str(value.name) in values}
     links = []
     for exchange in lowered.exchanges:
@@ -141,9 +152,7 @@ def _cut(
         in_blocks = operator.tag in blocked
         source = None
         if exchange.x is not None:
-            value = taken[operator.tag]
-            computed = value if value is not None and value.producer() is not None else None
-            source = Source(exchange.x if computed is None else str(computed.name), computed)
+            source = _source(exchange.x, settled.taken[operator.tag], names)
         x_kind = None if exchange.x is None else Kind.of(values[exchange.x])
         y_kind = None if exchange.y is None else Kind.of(values[exchange.y])
         for opening in exchange.openings:
@@ -155,7 +164,6 @@ def _cut(
     numbers = [number for number, step in enumerate(steps, start=1) if isinstance(step, Compute)]
     computing = [step for step in steps if isinstance(step, Compute)]
     sessions = make_sessions(lowered.model, computing, kinds, options)
-    outputs = {str(value.name): value for value in graph.outputs if value.name in given}
     openings = {opening.name: lowered.input(opening.name) for e in lowered.exchanges for opening in e.openings}
     by_number = dict(zip(numbers, sessions, strict=True))
     return Prepared(block, openings, tuple(links), steps, by_number, kinds, tuple(given), outputs)

@@ -6,7 +6,7 @@ the own tensor and waiting for those of the others.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -60,7 +60,7 @@ def plan_steps(
     graph: ir.Graph,
     exchanges: tuple[Exchange, ...],
     taken: Mapping[int, ir.Value | None],
-    outputs: Collection[str],
+    outputs: Iterable[ir.Value],
 ) -> tuple[Step, ...]:
     """Cut a graph into steps.
 
@@ -71,14 +71,14 @@ def plan_steps(
         graph: The optimised partition.
         exchanges: Its communications in the order of the token.
         taken: Per tag the value of the graph that the communication takes.
-        outputs: Names of the values that the partition gives.
+        outputs: The values that the partition gives.
 
     Raises:
         InvariantError: A communication needs what only a later one brings.
     """
     graph.sort()
     wanted = {value for value in taken.values() if value is not None}
-    wanted |= {value for value in graph.outputs if value.name in outputs}
+    wanted |= set(outputs)
     inputs = {str(value.name): value for value in graph.inputs}
     openings = [[inputs[opening.name] for opening in exchange.openings] for exchange in exchanges]
     missing = {value for values in openings for value in values}
