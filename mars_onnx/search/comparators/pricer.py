@@ -66,6 +66,8 @@ class Pricer:
             for slot, (source, kind, _) in enumerate(needs_of(layer, self.lowered(layer.signature, (0,), WHOLE)))
         ]
         self._numbers: dict[object, int] = {}
+        #: By identity, which is quicker to look up than their content; with themselves, so that they live.
+        self._offers: dict[int, tuple[tuple[Strategy, ...], int]] = {}
         #: Per layer a number that stands for its signature.
         self.signatures = [self.number(layer.signature) for layer in problem.layers]
         #: Whether a member may take in several messages at the same time.
@@ -106,6 +108,14 @@ class Pricer:
     def number(self, thing: object) -> int:
         """A small number that stands for a hashable thing."""
         return self._numbers.setdefault(thing, len(self._numbers))
+
+    def options_number(self, offered: tuple[Strategy, ...]) -> int:
+        """A small number that stands for strategies to choose from."""
+        known = self._offers.get(id(offered))
+        if known is None or known[0] is not offered:
+            known = (offered, self.number(offered))
+            self._offers[id(offered)] = known
+        return known[1]
 
     def layout_number(self, layout: Layout) -> int:
         """The same number for layouts that differ in the names of their members only."""

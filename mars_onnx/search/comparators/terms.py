@@ -72,6 +72,7 @@ class Terms:
         ]
         self._kinds = [kind_of(self.pool, own.members) for own in self.sets]
         self._settings = [pricer.number((own.designs, kind)) for own, kind in zip(self.sets, self._kinds, strict=True)]
+        self._offers = [pricer.options_number(own) for own in self.options]
         self.shared: list[Shared] = []
         self.terms: list[Term] = []
         self.terms += self._all()
@@ -118,7 +119,7 @@ class Terms:
 
     def _need_numbers(self, use: Use) -> IntArray:
         """Per strategy of the taking layer a number that stands for what it needs."""
-        key = (self._signature(use.layer), use.slot)
+        key = (self._signature(use.layer), use.slot, len(self.sets[self.places[use.layer]].members))
         known = self.pricer.needed
         if key not in known:
             needs = [self._need(use, gene) for gene in range(len(self.options[use.layer]))]
@@ -129,8 +130,8 @@ class Terms:
         return self.problem.layers[source.layer or 0].signature.outputs[source.output]
 
     def _signature(self, layer: int) -> tuple[int, int]:
-        """Stands for a layer's signature and what may become of it on its set."""
-        return self.pricer.signatures[layer], self._settings[self.places[layer]]
+        """Stands for a layer's signature and its strategies: all that layouts depend on."""
+        return self.pricer.signatures[layer], self._offers[layer]
 
     def _layer(self, layer: int) -> Term:
         signature, own = self.problem.layers[layer].signature, self.sets[self.places[layer]]
@@ -154,11 +155,12 @@ class Terms:
                     total += self.pricer.move(kind, produced, resolved, type_.dtype.bitwidth)
             return total
 
-        return Term((layer,), ("layer", self._signature(layer)), (self.places[layer],), seconds, bound)
+        key = ("layer", self._signature(layer), self._settings[self.places[layer]])
+        return Term((layer,), key, (self.places[layer],), seconds, bound)
 
     def _compute(self, layer: int) -> dict[Strategy, float]:
         """Seconds of all strategies without a ring that can be applied, priced at once."""
-        key = self._signature(layer)
+        key = (self._signature(layer), self._settings[self.places[layer]])
         known = self.pricer.computed
         if key not in known:
             signature, own = self.problem.layers[layer].signature, self.sets[self.places[layer]]
@@ -238,6 +240,5 @@ class Terms:
                 layout = whole
             return total + output_seconds(self.pool, layout, type_.dtype.bitwidth)
 
-        return Term(
-            (layer,), ("output", self._signature(layer), source.output), (self.places[layer],), seconds, seconds
-        )
+        key = ("output", self._signature(layer), source.output, self._settings[self.places[layer]])
+        return Term((layer,), key, (self.places[layer],), seconds, seconds)
