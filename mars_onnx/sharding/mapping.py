@@ -55,6 +55,17 @@ class Mapping:
     sets: tuple[AcceleratorSet, ...]
     layers: tuple[LayerChoice, ...]
 
+    def choice(self, name: str) -> LayerChoice:
+        """The choice for a layer, found by going through all of them.
+
+        Raises:
+            KeyError: No layer has this name.
+        """
+        for choice in self.layers:
+            if choice.name == name:
+                return choice
+        raise KeyError(name)
+
     def to_json(self, accelerator_ids: Sequence[str]) -> dict[str, object]:
         """The mapping as it is written to plan.json; layers keep their order."""
         return {
