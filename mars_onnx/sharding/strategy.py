@@ -104,12 +104,16 @@ class Strategy:
         return " ".join(terms)
 
 
+#: What stands for an axis in a split that cuts nothing: its members are replicas of each other.
+REPLICAS = "*"
+
 WHOLE = Strategy(Placement.WHOLE)
 SINGLE = Strategy(Placement.SINGLE)
 AUTO = Strategy(Placement.AUTO)
 
 _TERM = re.compile(r"(?P<name>[A-Za-z-]+)(?:\((?P<body>[^()]*)\))?(?:\s+|$)")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_SPLIT_AXIS = re.compile(r"[A-Za-z][A-Za-z0-9_]*|\*")
 #: More ways to cut a layer than any pool has accelerators: what is beyond is a slip of the pen, not a strategy.
 _MOST_SHARES = 4096
 
@@ -169,7 +173,7 @@ def _parse_splits(text: str, body: str) -> tuple[Split, ...]:
     for entry in body.split(","):
         axis, equals, amount = (part.strip() for part in entry.partition("="))
         numbers = amount.split(":")
-        if not equals or not _NAME.fullmatch(axis) or not all(n.isascii() and n.isdigit() for n in numbers):
+        if not equals or not _SPLIT_AXIS.fullmatch(axis) or not all(n.isascii() and n.isdigit() for n in numbers):
             raise _malformed(text, f"a split is AXIS=COUNT or AXIS=SHARE:SHARE, not {entry.strip()!r}")
         if any(len(number) > 9 for number in numbers):
             raise _malformed(text, f"a number in {entry.strip()!r} is too large")
