@@ -6,15 +6,18 @@ without overlap. So the cost of a step depends on nothing but its own arguments,
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from mars_onnx.cost.interconnect import Interconnect
 from mars_onnx.cost.shares import phase_seconds
-from mars_onnx.cost.timeline import Event, schedule
+from mars_onnx.cost.timeline import Event, seconds_of
 from mars_onnx.geometry import Box, Layout, volume
 from mars_onnx.pool.topology import Pool
+from mars_onnx.redistribution.plan import Collective
 from mars_onnx.redistribution.planner import redistribute
 from mars_onnx.rules.base import Signature
 from mars_onnx.sharding.lowering import Sharding, lower, ring_shift
@@ -25,6 +28,14 @@ from mars_onnx.sharding.strategy import Strategy
 def interconnect_of(pool: Pool) -> Interconnect:
     """The interconnect of a pool, with all that it has found out so far."""
     return Interconnect(pool)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An event of a step, and the collective that it is; ``None`` for compute."""
+
+    event: Event
+    collective: Collective | None = None
 
 
 @lru_cache(maxsize=1 << 17)
@@ -39,34 +50,40 @@ def layer_seconds(
         strategy: How it is cut.
         members: Its set.
         designs: Per member what it is configured as.
+
+    Raises:
+        InputError: The strategy cannot be applied.
     """
-    sharding = lower(signature, strategy, members)
+    return seconds_of(
+        [part.event for part in layer_parts(pool, signature, lower(signature, strategy, members), designs)]
+    )
+
+
+def layer_parts(
+    pool: Pool, signature: Signature, sharding: Sharding, designs: tuple[str, ...], label: str = "", moved: str = ""
+) -> Iterator[Part]:
+    """A layer: what every member computes, phase by phase, with the shifts of a ring between the phases.
+
+    Args:
+        pool: Where the accelerators are described.
+        signature: Of the layer.
+        sharding: How it is cut.
+        designs: Per member what it is configured as.
+        label: Of what is computed.
+        moved: Of what a ring moves.
+    """
     phases = phase_seconds(pool, signature, sharding, designs)
-    if sharding.ring is None:
-        return max((sum(own) for own in phases), default=0.0)
-    return schedule(ring_events(pool, signature, sharding, phases)).latency_s
-
-
-def ring_events(
-    pool: Pool, signature: Signature, sharding: Sharding, phases: tuple[tuple[float, ...], ...]
-) -> list[Event]:
-    """Compute of every phase of every ring, and the shifts between phases, in the order of emission."""
-    ring = sharding.ring
-    kind = signature.inputs[ring.operand] if ring else None
-    if ring is None or kind is None:
-        raise ValueError("a layer without a ring has no ring events")
     places = {rank: place for place, rank in enumerate(sharding.members)}
-    interconnect = interconnect_of(pool)
-    events: list[Event] = []
-    for group, pieces in zip(ring.groups, ring.pieces, strict=True):
-        for phase in range(max(len(phases[places[rank]]) for rank in group)):
-            events += [Event.compute(rank, phases[places[rank]][phase]) for rank in group]
-            if phase + 1 < len(group):
-                events += [
-                    Event.collective(moved.group, interconnect.collective(moved, kind.dtype.bitwidth / 8))
-                    for moved in ring_shift(group, pieces, phase)
-                ]
-    return events
+    ring = sharding.ring
+    rotating = None if ring is None else signature.inputs[ring.operand]
+    for number, group in enumerate(ring.groups if ring else (sharding.members,)):
+        for phase in range(max((len(phases[places[rank]]) for rank in group), default=0)):
+            for rank in group:
+                if sharding.phases[places[rank]][phase] is not None:
+                    yield Part(Event.compute(rank, phases[places[rank]][phase], label))
+            if ring and rotating and phase + 1 < len(group):
+                shift = ring_shift(group, ring.pieces[number], phase)
+                yield from _collectives(pool, shift, rotating.dtype.bitwidth, moved)
 
 
 @lru_cache(maxsize=1 << 17)
@@ -79,29 +96,59 @@ def move_seconds(pool: Pool, source: Layout, target: Layout, bits: int) -> float
         target: Where it is needed.
         bits: Width of an element.
     """
+    return seconds_of([part.event for part in move_parts(pool, source, target, bits)])
+
+
+def move_parts(pool: Pool, source: Layout, target: Layout, bits: int, label: str = "") -> Iterator[Part]:
+    """A redistribution; see :func:`move_seconds`."""
+    return _collectives(pool, redistribute(source, target, pool.distance).collectives, bits, label)
+
+
+def _collectives(pool: Pool, collectives: Iterable[Collective], bits: int, label: str) -> Iterator[Part]:
     interconnect = interconnect_of(pool)
-    plan = redistribute(source, target, pool.distance)
-    events = [Event.collective(c.group, interconnect.collective(c, bits / 8)) for c in plan.collectives]
-    return schedule(events).latency_s
+    for own in collectives:
+        yield Part(Event.collective(own.group, interconnect.collective(own, bits / 8), label), own)
 
 
 def input_seconds(pool: Pool, layout: Layout, bits: int) -> float:
-    """Seconds until every member has its box of a model input."""
-    boxes = {rank: box for rank, box in zip(layout.members, layout.boxes, strict=True) if box is not None}
-    return _exchange_seconds(pool, tuple((pool.inputs_at, rank) for rank in boxes), tuple(boxes.values()), bits)
+    """Seconds until every member has its box of a model input.
+
+    Args:
+        pool: Says where inputs start.
+        layout: Who needs what.
+        bits: Width of an element.
+    """
+    return _exchange_seconds(pool, True, tuple(input_boxes(layout).items()), bits)
 
 
 def output_seconds(pool: Pool, layout: Layout, bits: int) -> float:
-    """Seconds until a model output is where outputs end; of replicas of a box, the first leaves."""
-    boxes: dict[Box, int] = {}
-    for rank, box in zip(layout.members, layout.boxes, strict=True):
-        if box is not None:
-            boxes.setdefault(box, rank)
-    return _exchange_seconds(pool, tuple((rank, pool.outputs_at) for rank in boxes.values()), tuple(boxes), bits)
+    """Seconds until a model output is where outputs end.
+
+    Args:
+        pool: Says where outputs end.
+        layout: Who holds what; no partial sums.
+        bits: Width of an element.
+    """
+    return _exchange_seconds(pool, False, tuple(output_boxes(layout).items()), bits)
+
+
+def input_boxes(layout: Layout) -> dict[int, Box]:
+    """Per rank the box of a model input that goes there; every replica gets its own."""
+    return {rank: box for rank, box in zip(layout.members, layout.boxes, strict=True) if box is not None}
+
+
+def output_boxes(layout: Layout) -> dict[int, Box]:
+    """Per rank the box of a model output that leaves there: of replicas, the first."""
+    leaving: dict[Box, int] = {}
+    for rank, box in input_boxes(layout).items():
+        leaving.setdefault(box, rank)
+    return {rank: box for box, rank in leaving.items()}
 
 
 @lru_cache(maxsize=1 << 14)
-def _exchange_seconds(pool: Pool, pairs: tuple[tuple[int, int], ...], boxes: tuple[Box, ...], bits: int) -> float:
-    if not pairs:
+def _exchange_seconds(pool: Pool, entering: bool, boxes: tuple[tuple[int, Box], ...], bits: int) -> float:
+    if not boxes:
         return 0.0
-    return float(interconnect_of(pool).exchange(pairs, np.asarray([volume(box) * bits / 8 for box in boxes])))
+    pairs = [(pool.inputs_at, rank) if entering else (rank, pool.outputs_at) for rank, _ in boxes]
+    sizes = np.asarray([volume(box) * bits / 8 for _, box in boxes])
+    return float(interconnect_of(pool).exchange(pairs, sizes))
