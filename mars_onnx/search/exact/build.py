@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.moves import FloatArray
-from mars_onnx.search.exact.onset import OnSet
+from mars_onnx.search.exact.onset import Edge, OnSet
 from mars_onnx.search.exact.segments import inputs_of
 from mars_onnx.search.exact.tables import Elimination, Factor, Tables
 from mars_onnx.search.problem import Layer, Source
@@ -66,6 +67,8 @@ class SegmentTables:
     on: OnSet
     tables: Tables
     _solved: dict[int, tuple[int, Solved]] = field(default_factory=dict)
+    _builds: dict[int, SegmentBuild] = field(default_factory=dict)
+    _domains: dict[int, IntArray] = field(default_factory=dict)
     _eliminated: dict[tuple[object, ...], tuple[FloatArray, tuple[Elimination, ...]]] = field(default_factory=dict)
 
     def solve(self, index: int) -> Solved:
@@ -74,10 +77,13 @@ class SegmentTables:
         known = self._solved.get(index)
         if known is not None and known[0] == self.on.version:
             return known[1]
-        build = SegmentBuild(self.chain, self.on, self.tables, index)
-        key = build.key()
+        if index not in self._builds:
+            self._builds[index] = SegmentBuild(self.chain, self.on, self.tables, index)
+        build = self._builds[index]
+        factors = build.refresh()
+        key = (factors, build.keep)
         if key not in self._eliminated:
-            self._eliminated[key] = self.tables.eliminate(build.factors, build.keep)
+            self._eliminated[key] = self.tables.eliminate(factors, build.keep)
         seconds, steps = self._eliminated[key]
         solved = Solved(build.rows, build.columns, seconds, steps, build)
         self._solved[index] = (self.on.version, solved)
@@ -94,8 +100,11 @@ class SegmentTables:
 
     def domain(self, index: int) -> IntArray:
         """Layouts in which the tensor at a segment's gate can be there for it."""
-        gate = self.chain.segments[index].gate
-        return np.zeros(1, np.int64) if gate is None else domain(self.chain, self.on, gate)
+        index = self.chain.alike[index]
+        if index not in self._domains:
+            gate = self.chain.segments[index].gate
+            self._domains[index] = np.zeros(1, np.int64) if gate is None else domain(self.chain, self.on, gate)
+        return self._domains[index]
 
 
 def _shifted(decision: Decision, offset: int, gate: Source | None, own: Source | None) -> Decision:
@@ -149,6 +158,40 @@ def needs_of(chain: Chain, on: OnSet, number: int, tensor: Source) -> list[IntAr
     return found
 
 
+@dataclass(eq=False)
+class _Maker:
+    """A factor that changes as costs become exact.
+
+    Attributes:
+        variables: Of the factor.
+        version: Grows when the factor changes.
+        make: The factor's array.
+    """
+
+    variables: tuple[int, ...]
+    version: Callable[[], int]
+    make: Callable[[], FloatArray]
+    made: int = -1
+    factor: Factor | None = None
+
+
+class _Classes:
+    """Strategies in classes, of which only the least matters."""
+
+    def __init__(self, classes: IntArray, count: int) -> None:
+        self.of = classes
+        self._order = np.argsort(classes, kind="stable")
+        self._starts = np.searchsorted(classes[self._order], np.arange(count))
+        self._plain = count == len(classes) and bool((self._order == np.arange(count)).all())
+
+    def least(self, seconds: FloatArray) -> FloatArray:
+        """The least column of every class, ``[rows, classes]``."""
+        if self._plain:
+            return seconds
+        least: FloatArray = np.minimum.reduceat(seconds[:, self._order], self._starts, axis=1)
+        return least
+
+
 @dataclass(frozen=True, eq=False)
 class _Taken:
     """An input of a layer: from which variable and layouts, to which layout per strategy."""
@@ -158,6 +201,11 @@ class _Taken:
     layouts: IntArray
     needs: IntArray
 
+    def edge(self, chain: Chain, on: OnSet) -> tuple[Edge, IntArray]:
+        """Seconds to the different needs, and which one each strategy has."""
+        wanted, columns = np.unique(self.needs, return_inverse=True)
+        return on.edge(chain.kinds[self.tensor], self.layouts, wanted), columns
+
 
 @dataclass(frozen=True, eq=False)
 class _LayerVariable:
@@ -166,6 +214,7 @@ class _LayerVariable:
     variable: int
     classes: IntArray
     taken: tuple[_Taken, ...]
+    edges: tuple[tuple[Edge, IntArray], ...]
 
 
 class SegmentBuild:
@@ -174,7 +223,7 @@ class SegmentBuild:
     def __init__(self, chain: Chain, on: OnSet, tables: Tables, index: int) -> None:
         self.chain, self.on, self.tables = chain, on, tables
         self.segment = chain.segments[index]
-        self.factors: list[Factor] = []
+        self._makers: list[_Maker] = []
         self._count = 0
         #: Per tensor the variable that its layout depends on, and its layout for every value.
         self._made: dict[Source, tuple[int, IntArray]] = {}
@@ -194,22 +243,33 @@ class SegmentBuild:
             # Nothing but side outputs: the tensor goes on as it came.
             last = self._variable(np.zeros(len(self.rows)))
             self.columns = self.rows
-            self._add((self._entry, last), np.where(np.eye(len(self.rows), dtype=bool), 0.0, np.inf))
+            self._fixed((self._entry, last), np.where(np.eye(len(self.rows), dtype=bool), 0.0, np.inf))
         else:
             last, self.columns = self._made[following]
         self.keep = (self._entry, last)
 
-    def key(self) -> tuple[object, ...]:
-        """What the answer depends on."""
-        return (tuple((factor.variables, factor.table) for factor in self.factors), self.keep)
+    def refresh(self) -> tuple[Factor, ...]:
+        """The factors, as exact as costs are known by now."""
+        found: list[Factor] = []
+        for maker in self._makers:
+            version = maker.version()
+            if maker.factor is None or version != maker.made:
+                maker.factor, maker.made = Factor(maker.variables, self.tables.number(maker.make())), version
+            found.append(maker.factor)
+        return tuple(found)
 
     def _variable(self, seconds: FloatArray) -> int:
         self._count += 1
-        self._add((self._count - 1,), seconds)
+        self._fixed((self._count - 1,), seconds)
         return self._count - 1
 
-    def _add(self, variables: tuple[int, ...], array: FloatArray) -> None:
-        self.factors.append(Factor(variables, self.tables.number(array)))
+    def _fixed(self, variables: tuple[int, ...], array: FloatArray) -> None:
+        self._makers.append(_Maker(variables, lambda: 0, lambda: array))
+
+    def _changing(
+        self, variables: tuple[int, ...], version: Callable[[], int], make: Callable[[], FloatArray]
+    ) -> None:
+        self._makers.append(_Maker(variables, version, make))
 
     def _available(self, tensor: Source) -> tuple[int, IntArray]:
         """The variable and the layouts from which a layer takes a tensor."""
@@ -222,7 +282,8 @@ class SegmentBuild:
                 made, layouts = self._made[tensor]
                 numbers = domain(self.chain, self.on, tensor)
                 variable = self._variable(np.zeros(len(numbers)))
-                self._add((made, variable), self.on.edge(kind, layouts, numbers).seconds)
+                edge = self.on.edge(kind, layouts, numbers)
+                self._changing((made, variable), edge.refresh, lambda: edge.seconds.copy())
                 self._entered[tensor] = (variable, numbers)
             else:
                 self._entered[tensor] = self._made[tensor]
@@ -236,22 +297,34 @@ class SegmentBuild:
         # With one input its cost is a table of two variables; with more, inputs meet in the layer's own variable.
         meeting = [entry.needs for entry in taken] if len(taken) > 1 else []
         columns = [*meeting, *(numbers for _, numbers in outs)]
-        rows, classes = _classes(columns, len(table.compute))
-        own = np.zeros(len(rows)) if len(taken) == 1 else _least(table.own[None], classes, len(rows))[0]
-        variable = self._variable(own)
+        rows, numbers = _classes(columns, len(table.compute))
+        classes = _Classes(numbers, len(rows))
+        edges = tuple(entry.edge(self.chain, self.on) for entry in taken)
+        variable = self._variable(np.zeros(len(rows)))
         if len(taken) == 1:
-            moved = self._moved(taken[0], taken[0].needs) + table.own
-            self._add((taken[0].variable, variable), _least(moved, classes, len(rows)))
+            edge, column = edges[0]
+            self._changing(
+                (taken[0].variable, variable),
+                lambda: edge.refresh() + table.version,
+                lambda: classes.least(edge.seconds[:, column] + table.own),
+            )
         else:
-            for place, entry in enumerate(taken):
-                self._add((entry.variable, variable), self._moved(entry, rows[:, place]))
-        self._layers[number] = _LayerVariable(variable, classes, tuple(taken))
+            self._changing((variable,), lambda: table.version, lambda: classes.least(table.own[None])[0])
+            first = np.searchsorted(numbers[np.argsort(numbers, kind="stable")], np.arange(len(rows)))
+            example = np.argsort(numbers, kind="stable")[first]
+            for entry, (edge, column) in zip(taken, edges, strict=True):
+                self._meeting((entry.variable, variable), edge, column[example])
+        self._layers[number] = _LayerVariable(variable, numbers, tuple(taken), edges)
         for place, (index, _) in enumerate(outs):
             tensor = Source(number, index)
             layouts = rows[:, len(meeting) + place]
             self._made[tensor] = (variable, layouts)
             if tensor in self.chain.outputs:
-                self._add((variable,), self.on.outputs(self.chain.kinds[tensor], layouts))
+                self._fixed((variable,), self.on.outputs(self.chain.kinds[tensor], layouts))
+
+    def _meeting(self, variables: tuple[int, int], edge: Edge, columns: IntArray) -> None:
+        """One of several inputs of a layer: what it takes to where each value of the layer's variable needs it."""
+        self._changing(variables, edge.refresh, lambda: edge.seconds[:, columns])
 
     def _inputs(self, number: int, layer: Layer) -> list[_Taken]:
         return [
@@ -261,10 +334,6 @@ class SegmentBuild:
             for needs in needs_of(self.chain, self.on, number, tensor)
         ]
 
-    def _moved(self, entry: _Taken, needs: IntArray) -> FloatArray:
-        wanted, columns = np.unique(needs, return_inverse=True)
-        return self.on.edge(self.chain.kinds[entry.tensor], entry.layouts, wanted).seconds[:, columns]
-
     def decision(self, values: dict[int, int]) -> Decision:
         """Strategies and moves that values of the variables stand for."""
         strategies: dict[int, int] = {}
@@ -273,8 +342,9 @@ class SegmentBuild:
             table = self.on.layer(self.chain.problem.layers[number].signature)
             candidates = np.flatnonzero(own.classes == values[own.variable])
             cost = table.own[candidates]
-            for entry in own.taken:
-                cost = cost + self._moved(entry, entry.needs[candidates])[values[entry.variable]]
+            for entry, (edge, columns) in zip(own.taken, own.edges, strict=True):
+                edge.refresh()
+                cost = cost + edge.seconds[values[entry.variable], columns[candidates]]
             best = int(candidates[np.argmin(cost)])
             strategies[number] = best
             for entry in own.taken:
@@ -296,11 +366,3 @@ def _classes(columns: list[IntArray], count: int) -> tuple[IntArray, IntArray]:
         return np.zeros((1, 0), np.int64), np.zeros(count, np.int64)
     rows, classes = np.unique(np.stack(columns, axis=-1), axis=0, return_inverse=True)
     return rows, classes.ravel()
-
-
-def _least(seconds: FloatArray, classes: IntArray, count: int) -> FloatArray:
-    """The least column of every class, ``[rows, classes]``."""
-    order = np.argsort(classes, kind="stable")
-    starts = np.searchsorted(classes[order], np.arange(count))
-    least: FloatArray = np.minimum.reduceat(seconds[:, order], starts, axis=1)
-    return least

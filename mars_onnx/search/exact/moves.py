@@ -129,25 +129,43 @@ class Moves:
             self.log.append(key)
         return self._exact[key]
 
-    def bounds(self, sources: IntArray, targets: IntArray) -> tuple[FloatArray, BoolArray]:
-        """Seconds at least ``[sources, targets]``, and whether each is exact."""
-        held = np.stack([self._boxes[number] for number in sources])
-        needed = np.stack([self._boxes[number] for number in targets])
-        seconds, local = _bounds(held, needed, ports(self.pool, self.ranks), self.bits)
-        known = local
+    def sharpen(self, source: int, target: int) -> bool:
+        """Make the cost of a pair exact; says whether it was not."""
+        if (source, target) in self._exact:
+            return False
+        held, needed = self._boxes[source], self._boxes[target]
+        if source == target or (self._members[source] == self._members[target] and _inside(needed, held)):
+            return False
+        self.exact(source, target)
+        return True
+
+    def boxes(self, numbers: IntArray) -> IntArray:
+        """Boxes of layouts, ``[layouts, ranks, rank, 2]``."""
+        return np.stack([self._boxes[number] for number in numbers.tolist()])
+
+    def bounds(self, sources: IntArray, targets: IntArray) -> FloatArray:
+        """Seconds at least, ``[sources, targets]``; exact where that is known, and where nothing moves."""
+        held, needed = self.boxes(sources), self.boxes(targets)
+        seconds = _bounds(held, needed, ports(self.pool, self.ranks), self.bits)
         columns = {int(number): place for place, number in enumerate(targets)}
         rows = {int(number): place for place, number in enumerate(sources)}
         for (source, target), value in self._exact.items():
             if source in rows and target in columns:
                 seconds[rows[source], columns[target]] = value
-                known[rows[source], columns[target]] = True
-        return seconds, known
+        return seconds
 
 
 def scaled_move_seconds(pool: Pool, source: Layout, target: Layout, bits: int) -> float:
     """As ``move_seconds``, of the smallest tensor of the same proportions with elements that much larger."""
     small_source, small_target, factor = _reduced(source, target)
     return move_seconds(pool, small_source, small_target, bits * factor)
+
+
+def _inside(needed: IntArray, held: IntArray) -> bool:
+    """Whether every member holds what it needs."""
+    nothing = (needed[..., 0] >= needed[..., 1]).any(axis=-1)
+    within = ((held[..., 0] <= needed[..., 0]) & (needed[..., 1] <= held[..., 1])).all(axis=-1)
+    return bool((nothing | within).all())
 
 
 def _reduced(source: Layout, target: Layout) -> tuple[Layout, Layout, int]:
@@ -193,23 +211,22 @@ def _layout(boxes: IntArray, shape: tuple[int, ...], ranks: tuple[int, ...], mem
     )
 
 
-def _bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> tuple[FloatArray, BoolArray]:
-    """Seconds at least, and where nothing moves at all (which is exact)."""
+def _bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> FloatArray:
+    """Seconds at least."""
     extents = _overlaps(held, needed)  # [A, B, members (needing), members (holding)]
     whole = np.maximum(needed[..., 1] - needed[..., 0], 0).prod(axis=-1)
     members = held.shape[1]
     own = np.diagonal(extents, axis1=2, axis2=3)
     lack = (whole[None] - own) * (bits / 8)  # [A, B, members]
-    local: BoolArray = (lack <= 0).all(axis=-1)
     largest = np.maximum(held[..., 1] - held[..., 0], 0).prod(axis=-1).max(axis=-1) * (bits / 8)
     partners = np.ceil(lack / np.maximum(largest, 1e-30)[:, None, None])
     if not port.one_port:
-        seconds = np.where(lack > 0, port.near_latency_s + lack * port.all_s_per_byte, 0.0).max(axis=-1)
-        return seconds, local
+        least: FloatArray = np.where(lack > 0, port.near_latency_s + lack * port.all_s_per_byte, 0.0).max(axis=-1)
+        return least
     rounds = np.ceil(np.log2(1 + partners))
     fastest = np.minimum(port.near_s_per_byte, port.far_s_per_byte)
     latency = np.minimum(port.near_latency_s, port.far_latency_s)
-    seconds = np.where(lack > 0, rounds * latency + lack * fastest, 0.0).max(axis=-1)
+    seconds: FloatArray = np.where(lack > 0, rounds * latency + lack * fastest, 0.0).max(axis=-1)
     groups = np.unique(port.group)
     if len(groups) > 1:
         weights = _replica_weights(held, port.group)
@@ -224,7 +241,7 @@ def _bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> tuple[F
                 missing > 1e-9, port.far_latency_s[inside].min() + np.maximum(extra + gathered, 0.0), 0.0
             )
             seconds = np.maximum(seconds, crossing)
-    return seconds, local
+    return seconds
 
 
 def resolution_bounds(kept: FloatArray, space: LayerSpace, port: Ports) -> FloatArray:

@@ -66,23 +66,32 @@ def _kind_key(kind: TensorType) -> tuple[tuple[int, ...], int]:
     return kind.shape, kind.dtype.bitwidth
 
 
-@dataclass(eq=False)
 class Edge:
-    """Bounds from some layouts to some others, kept up to date.
+    """Seconds at least from some layouts to some others, kept up to date.
 
     Attributes:
-        sources: Layout numbers.
-        targets: Layout numbers.
-        seconds: ``[sources, targets]``, at least.
-        exact: Whether each is exact.
-        seen: How much of the table's log has been taken in.
+        seconds: ``[sources, targets]``.
+        version: Grows whenever a cost in it has become exact.
     """
 
-    sources: IntArray
-    targets: IntArray
-    seconds: FloatArray
-    exact: BoolArray
-    seen: int = 0
+    def __init__(self, moves: Moves, sources: IntArray, targets: IntArray) -> None:
+        self._moves = moves
+        self._rows = {int(number): np.flatnonzero(sources == number) for number in np.unique(sources)}
+        self._columns = {int(number): np.flatnonzero(targets == number) for number in np.unique(targets)}
+        self._seen = len(moves.log)
+        self.seconds = moves.bounds(sources, targets)
+        self.version = 0
+
+    def refresh(self) -> int:
+        """Take in what has become exact since; returns the version."""
+        log = self._moves.log
+        for source, target in log[self._seen :]:
+            rows, columns = self._rows.get(source), self._columns.get(target)
+            if rows is not None and columns is not None:
+                self.seconds[np.ix_(rows, columns)] = self._moves.exact(source, target)
+                self.version += 1
+        self._seen = len(log)
+        return self.version
 
 
 @dataclass(eq=False)
@@ -159,19 +168,11 @@ class OnSet:
 
     def edge(self, kind: TensorType, sources: IntArray, targets: IntArray) -> Edge:
         """Seconds at least from every source to every target layout, as exact as is known by now."""
-        moves = self.moves(kind)
         key = (_kind_key(kind), sources.tobytes(), targets.tobytes())
-        found = self._edges.get(key)
-        if found is None:
-            found = self._edges[key] = Edge(sources, targets, *moves.bounds(sources, targets), seen=len(moves.log))
-        elif found.seen < len(moves.log):
-            for source, target in moves.log[found.seen :]:
-                rows, columns = np.flatnonzero(sources == source), np.flatnonzero(targets == target)
-                if len(rows) and len(columns):
-                    found.seconds[np.ix_(rows, columns)] = moves.exact(source, target)
-                    found.exact[np.ix_(rows, columns)] = True
-            found.seen = len(moves.log)
-        return found
+        if key not in self._edges:
+            self._edges[key] = Edge(self.moves(kind), sources, targets)
+        self._edges[key].refresh()
+        return self._edges[key]
 
     def price_resolution(self, signature: Signature, strategy: int) -> bool:
         """Make the cost of resolving one strategy's partial sums exact; says whether it was not."""
