@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mars_onnx.rules.axes import IntArray
+from mars_onnx.rules.base import TensorType
 from mars_onnx.search.exact.chain import Chain
-from mars_onnx.search.exact.moves import FloatArray
+from mars_onnx.search.exact.moves import BoolArray, FloatArray
 from mars_onnx.search.exact.onset import Edge, OnSet
 from mars_onnx.search.exact.segments import inputs_of
 from mars_onnx.search.exact.tables import Elimination, Factor, Tables
@@ -137,6 +138,20 @@ def domain(chain: Chain, on: OnSet, tensor: Source) -> IntArray:
     if len(takers) == 1:
         numbers += needs_of(chain, on, takers[0], tensor)
     return np.unique(np.concatenate(numbers))
+
+
+def unstated(on: OnSet, kind: TensorType, made: IntArray, entered: IntArray) -> BoolArray:
+    """Which changes of a layout no mapping can state: a tensor enters as the operator that does nothing would leave it.
+
+    Args:
+        on: The set.
+        kind: Type of the tensor.
+        made: Layout numbers.
+        entered: Layout numbers.
+    """
+    stated = np.isin(entered, on.identity(kind)[0])
+    closed: BoolArray = ~stated[None] & (made[:, None] != entered[None])
+    return closed
 
 
 def needs_of(chain: Chain, on: OnSet, number: int, tensor: Source) -> list[IntArray]:
@@ -283,7 +298,8 @@ class SegmentBuild:
                 numbers = domain(self.chain, self.on, tensor)
                 variable = self._variable(np.zeros(len(numbers)))
                 edge = self.on.edge(kind, layouts, numbers)
-                self._changing((made, variable), edge.refresh, lambda: edge.seconds.copy())
+                closed = unstated(self.on, kind, layouts, numbers)
+                self._changing((made, variable), edge.refresh, lambda: np.where(closed, np.inf, edge.seconds))
                 self._entered[tensor] = (variable, numbers)
             else:
                 self._entered[tensor] = self._made[tensor]

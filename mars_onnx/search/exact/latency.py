@@ -17,10 +17,10 @@ import numpy as np
 from mars_onnx.cost.shares import twin
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.build import Decision, SegmentTables, Solved
+from mars_onnx.search.exact.build import Decision, SegmentTables, Solved, needs_of, unstated
 from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.least import least_seconds
-from mars_onnx.search.exact.moves import FloatArray, Moves
+from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves
 from mars_onnx.search.exact.onset import OnSet, SetType
 from mars_onnx.search.exact.shapes import Place, Shapes
 from mars_onnx.search.exact.tables import Tables
@@ -274,7 +274,10 @@ class LatencySearch:
             return np.zeros((1, 1))
         columns, domain = known.solve(index - 1).columns, known.domain(index)
         if len(self.chain.consumers[gate]) > 1:
-            return known.on.edge(self.chain.kinds[gate], columns, domain).seconds
+            kind = self.chain.kinds[gate]
+            closed = unstated(known.on, kind, columns, domain)
+            opened: FloatArray = np.where(closed, np.inf, known.on.edge(kind, columns, domain).seconds)
+            return opened
         same: FloatArray = np.where(columns[:, None] == domain[None], 0.0, np.inf)
         return same
 
@@ -290,8 +293,22 @@ class LatencySearch:
         key = (id(moves), sources.tobytes(), targets.tobytes())
         found = self._crossings.get(key)
         if found is None or found[0] != len(moves.log):
-            found = self._crossings[key] = (len(moves.log), moves.bounds(sources, targets))
+            bounds = moves.bounds(sources, targets)
+            bounds[:, ~self._landing(second, index)] = np.inf
+            found = self._crossings[key] = (len(moves.log), bounds)
         return found[1]
+
+    def _landing(self, known: SegmentTables, index: int) -> BoolArray:
+        """In which layouts of a gate's domain a tensor can come from another set."""
+        gate = self.chain.segments[index].gate
+        if gate is None:
+            raise ValueError("a segment without a gate is not crossed into")
+        allowed = [known.on.identity(self.chain.kinds[gate])[0]]
+        takers = self.chain.consumers[gate]
+        if len(takers) == 1:
+            allowed += needs_of(self.chain, known.on, takers[0], gate)
+        landing: BoolArray = np.isin(known.domain(index), np.concatenate(allowed))
+        return landing
 
     def _least_crossing(self, state: State, other: State, gate: Source | None) -> float:
         """What the whole tensor takes to reach the fastest of the other set's members, or all of them its parts."""
