@@ -281,9 +281,7 @@ class SegmentBuild:
     def _fixed(self, variables: tuple[int, ...], array: FloatArray) -> None:
         self._makers.append(_Maker(variables, lambda: 0, lambda: array))
 
-    def _changing(
-        self, variables: tuple[int, ...], version: Callable[[], int], make: Callable[[], FloatArray]
-    ) -> None:
+    def _changing(self, variables: tuple[int, ...], version: Callable[[], int], make: Callable[[], FloatArray]) -> None:
         self._makers.append(_Maker(variables, version, make))
 
     def _available(self, tensor: Source) -> tuple[int, IntArray]:

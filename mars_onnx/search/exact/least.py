@@ -9,7 +9,7 @@ from math import prod
 
 import numpy as np
 
-from mars_onnx.cost.performance import performance_model
+from mars_onnx.cost.performance import FloatArray, performance_model
 from mars_onnx.cost.workload import workload
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import Axis
@@ -45,7 +45,9 @@ def _by_parts(
 
 
 @lru_cache(maxsize=65536)
-def _longest(pool: Pool, signature: Signature, rank: int, design: str, size: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _longest(
+    pool: Pool, signature: Signature, rank: int, design: str, size: int
+) -> FloatArray:
     """Per cut the seconds of its longest share."""
     rule = rule_for(signature)
     rows: list[tuple[tuple[int, int], ...]] = []

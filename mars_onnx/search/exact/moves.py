@@ -56,7 +56,11 @@ def ports(pool: Pool, members: tuple[int, ...]) -> Ports:
     """How fast data can come to these accelerators from each other."""
     rules = pool.collectives
     one_port = all(name in _ONE_PORT for names in rules.algorithms.values() for name in names)
-    near, far, everywhere, near_latency, far_latency = ([] for _ in range(5))  # type: list[list[float]]
+    near: list[float] = []
+    far: list[float] = []
+    everywhere: list[float] = []
+    near_latency: list[float] = []
+    far_latency: list[float] = []
     for rank in members:
         others = [other for other in members if other != rank]
         inside = [pool.route(o, rank) for o in others if pool.group_of[o] == pool.group_of[rank]]
@@ -215,7 +219,6 @@ def _bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> FloatAr
     """Seconds at least."""
     extents = _overlaps(held, needed)  # [A, B, members (needing), members (holding)]
     whole = np.maximum(needed[..., 1] - needed[..., 0], 0).prod(axis=-1)
-    members = held.shape[1]
     own = np.diagonal(extents, axis1=2, axis2=3)
     lack = (whole[None] - own) * (bits / 8)  # [A, B, members]
     largest = np.maximum(held[..., 1] - held[..., 0], 0).prod(axis=-1).max(axis=-1) * (bits / 8)
@@ -271,8 +274,12 @@ def resolution_bounds(kept: FloatArray, space: LayerSpace, port: Ports) -> Float
         for group in groups:
             inside = port.group == group
             # Where a group lacks a part, every byte that it keeps takes in something from another group.
-            lacking = np.asarray([len(set(row[inside].tolist())) < count for row, count in zip(
-                space.part, space.parts.tolist(), strict=True)])
+            lacking = np.asarray(
+                [
+                    len(set(row[inside].tolist())) < count
+                    for row, count in zip(space.part, space.parts.tolist(), strict=True)
+                ]
+            )
             across = kept[:, inside].mean(axis=-1)
             # All holders of an all-reduce keep the same bytes, of which each may take in its share.
             across = np.where(scattered[:, 0], across, across / inside.sum())
@@ -294,8 +301,10 @@ def _overlaps(held: IntArray, needed: IntArray) -> IntArray:
         table = np.maximum(table, 0)
         if len(kept) == 1 and len(wanted) == 1:
             scalar = int(table[0, 0])
-            total = np.full((len(held), len(needed), needed.shape[1], held.shape[1]), scalar) if total is None else (
-                total * scalar
+            total = (
+                np.full((len(held), len(needed), needed.shape[1], held.shape[1]), scalar)
+                if total is None
+                else (total * scalar)
             )
             continue
         part = table[held_at[:, None, None, :], wanted_at[None, :, :, None]]
@@ -315,4 +324,5 @@ def _distinct(intervals: IntArray) -> tuple[IntArray, IntArray]:
 def _replica_weights(held: IntArray, group: IntArray) -> FloatArray:
     """One over the number of members of the same group that hold the same box, ``[layouts, members]``."""
     equal = (held[:, :, None] == held[:, None]).all(axis=(-1, -2)) & (group[:, None] == group[None])
-    return 1.0 / equal.sum(axis=-1)
+    weights: FloatArray = 1.0 / equal.sum(axis=-1)
+    return weights

@@ -44,7 +44,7 @@ def segments_of(problem: Problem) -> tuple[Segment, ...]:
     cuts: list[tuple[int, Source]] = []
     alive: set[Source] = set()
     latest_tie = -1
-    tied = {}
+    tied: dict[int, int] = {}
     for number, layer in enumerate(problem.layers):
         for other in layer.tied:
             tied[other] = max(tied.get(other, -1), number)
@@ -64,6 +64,4 @@ def segments_of(problem: Problem) -> tuple[Segment, ...]:
                 cuts.append((number + 1, gate))
     bounds = [(0, None), *cuts]
     stops = [start for start, _ in cuts] + [len(problem.layers)]
-    return tuple(
-        Segment(tuple(range(start, stop)), gate) for (start, gate), stop in zip(bounds, stops, strict=True)
-    )
+    return tuple(Segment(tuple(range(start, stop)), gate) for (start, gate), stop in zip(bounds, stops, strict=True))

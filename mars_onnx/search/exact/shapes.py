@@ -117,9 +117,10 @@ class Shapes:
         sizes = [1]
         for clusters in clusterings(self.pool, members):
             size = len(clusters[0])
-            if len({len(cluster) for cluster in clusters}) == 1 and size > sizes[-1] and size % sizes[-1] == 0:
-                if tuple(rank for cluster in clusters for rank in cluster) == members:
-                    sizes.append(size)
+            even = {len(cluster) for cluster in clusters} == {size}
+            in_order = tuple(rank for cluster in clusters for rank in cluster) == members
+            if even and in_order and size > sizes[-1] and size % sizes[-1] == 0:
+                sizes.append(size)
         sizes.append(len(members))
         return tuple(outer // inner for outer, inner in zip(sizes[:0:-1], sizes[-2::-1], strict=True) if outer > inner)
 

@@ -52,9 +52,7 @@ class LayerSpace:
         """Per strategy the seconds of its longest share, with one design on all members."""
         return self.seconds(pool, signature, members, (design,) * len(members))
 
-    def seconds(
-        self, pool: Pool, signature: Signature, members: Sequence[int], designs: tuple[str, ...]
-    ) -> FloatArray:
+    def seconds(self, pool: Pool, signature: Signature, members: Sequence[int], designs: tuple[str, ...]) -> FloatArray:
         """Per strategy the seconds of its longest share.
 
         Args:
@@ -69,12 +67,10 @@ class LayerSpace:
         flat = rows.reshape(-1, rows.shape[-1])
         unique, inverse = _unique_rows(flat)
         inverse = inverse.reshape(shape)
-        ranges = {
-            axis: (unique[:, 2 * place], unique[:, 2 * place + 1]) for place, axis in enumerate(self.ranges)
-        }
-        idle = np.zeros(len(unique), np.bool_)
+        ranges = {axis: (unique[:, 2 * place], unique[:, 2 * place + 1]) for place, axis in enumerate(self.ranges)}
+        idle: npt.NDArray[np.bool_] = np.zeros(len(unique), np.bool_)
         for low, high in ranges.values():
-            idle |= low >= high
+            idle = np.asarray(idle | (low >= high))
         work = workload(rule, ranges) if ranges else workload(rule, {})
         longest = np.zeros(shape[0])
         priced: dict[tuple[int, str], FloatArray] = {}

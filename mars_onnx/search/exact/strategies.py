@@ -1,9 +1,8 @@
 """The strategies that exact search looks at, in a canonical order of digits.
 
-A set has *levels*: ``(2, 4)`` are two clusters of four. A split of a level deals its digit out to iteration axes, or to
-``*`` (replicas). Inside a level the order of axes makes no difference to any cost, so only one order is looked at: the
-rule's, with replicas last. Between levels the order is that of the topology. A digit may be dealt out to several axes at
-once where it has factors.
+A set has *levels*: ``(2, 4)`` are two clusters of four. A split of a level deals its digit out to iteration axes, or
+to ``*`` (replicas); to several at once where it has factors. Inside a level only one order of axes is looked at: the
+rule's, with replicas last. Between levels the order is that of the topology.
 """
 
 from __future__ import annotations

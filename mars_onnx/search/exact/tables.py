@@ -1,9 +1,9 @@
 """Min-plus elimination of variables from a sum of tables, with everything cached by content.
 
-A *table* is an array over the domains of some variables. The least value of a sum of tables over all assignments comes
-from eliminating one variable after another (bucket elimination: Dechter, Artificial Intelligence 113, 1999); on graphs of
-small treewidth the intermediate tables stay small. Tables that are equal have the same number, so that parts of a graph
-that repeat are worked out once.
+A *table* is an array over the domains of some variables. The least value of a sum of tables over all assignments
+comes from eliminating one variable after another (bucket elimination: Dechter, Artificial Intelligence 113, 1999); on
+graphs of small treewidth the intermediate tables stay small. Tables that are equal have the same number, so that parts
+of a graph that repeat are worked out once.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ class Tables:
         """The table of that number."""
         return self._arrays[number]
 
-    def eliminate(
-        self, factors: Iterable[Factor], keep: Sequence[int]
-    ) -> tuple[FloatArray, tuple[Elimination, ...]]:
+    def eliminate(self, factors: Iterable[Factor], keep: Sequence[int]) -> tuple[FloatArray, tuple[Elimination, ...]]:
         """Minimise over all variables but those to keep.
 
         Args:
@@ -155,9 +153,7 @@ class Tables:
         for step in reversed(steps):
             total: FloatArray | float = 0.0
             for factor in step.factors:
-                index = tuple(
-                    slice(None) if name == step.variable else values[name] for name in factor.variables
-                )
+                index = tuple(slice(None) if name == step.variable else values[name] for name in factor.variables)
                 total = total + self._arrays[factor.table][index]
             values[step.variable] = int(np.argmin(total))
         return values
