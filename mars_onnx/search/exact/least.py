@@ -45,9 +45,7 @@ def _by_parts(
 
 
 @lru_cache(maxsize=65536)
-def _longest(
-    pool: Pool, signature: Signature, rank: int, design: str, size: int
-) -> FloatArray:
+def _longest(pool: Pool, signature: Signature, rank: int, design: str, size: int) -> FloatArray:
     """Per cut the seconds of its longest share."""
     rule = rule_for(signature)
     rows: list[tuple[tuple[int, int], ...]] = []

@@ -106,7 +106,9 @@ def mapping_of(search: LatencySearch, way: Way) -> Mapping:
         gate = search.chain.segments[index].gate
         if gate is not None:
             layouts[gate] = int(tables.domain(index)[step.row])
-        same = {move.tensor for move in decision.moves if move.tensor in layouts and move.target == layouts[move.tensor]}
+        same = {
+            move.tensor for move in decision.moves if move.tensor in layouts and move.target == layouts[move.tensor]
+        }
         for tensor, layout in layouts.items():
             stated = _stated(search, step.state, tensor, layout)
             made = _made(search, way, index, tensor)

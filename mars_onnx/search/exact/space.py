@@ -130,8 +130,7 @@ def _sound(rule: OpRule, ranges: RangeArrays, shape: tuple[int, int]) -> npt.NDA
         own = dict(zip(ranges, zip(row[0::2], row[1::2], strict=True), strict=True))
         if all(low < high for low, high in own.values()):
             fine[number] = rule.problem(own) is None
-    sound: npt.NDArray[np.bool_] = fine[inverse].reshape(shape).all(axis=1)
-    return sound
+    return np.asarray(fine[inverse].reshape(shape).all(axis=1))
 
 
 def _ranges(rule: OpRule, strategies: Sequence[Strategy], count: int) -> RangeArrays:
