@@ -17,9 +17,10 @@ from mars_onnx.runtime.boxes import accelerator_name, check_inputs, check_names,
 from mars_onnx.runtime.executor import PartitionExecutor, describe
 from mars_onnx.runtime.mpi.library import load_mpi
 from mars_onnx.runtime.mpi.watch import Watch
+from mars_onnx.runtime.native.region import MpiRegion
 from mars_onnx.runtime.plan_file import FILE_NAME, PlanFile, check_partition, file_sha256, load_plan
 from mars_onnx.runtime.runner import load_partition
-from mars_onnx.runtime.sessions import ExecutorOptions
+from mars_onnx.runtime.sessions import FASTEST, ExecutorOptions
 from mars_onnx.runtime.transport import Array
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Rank:
         comm: A process per partition; ``MPI.COMM_WORLD`` if none is given. It is duplicated: messages of the program
             and ours do not meet.
         ranks: Which accelerator every process runs, by rank or id; in ascending order of ranks if not given.
-        options: How sessions are built.
+        options: How sessions are built; ``FASTEST`` if not given.
         watch: Whether a watcher stands beside every process, which ends it if another one dies or fails (see
             docs/running.md). Without, whoever waits for a process that is gone waits for ever.
 
@@ -92,8 +93,10 @@ class Rank:
         self.name = accelerator_name(self.plan, self.rank)
         self._names = [accelerator_name(self.plan, rank) for rank in self.ranks]
         self._watch = Watch(self._comm, self.name) if watch else None
+        options = options or FASTEST
         try:
             self._transport = MpiTransport(self._comm.Dup(), self.ranks)
+            self._region = MpiRegion(self._comm.Dup(), self.ranks) if options.native else None
             self._executor = self._together(lambda: self._load(Path(folder), options))
             self._together(self._executor.prepare)
         except MarsError:
@@ -206,6 +209,8 @@ class Rank:
         self._comm.Barrier()
         if self._watch is not None:
             self._watch.close()
+        if self._region is not None:
+            self._region.free()
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -253,10 +258,10 @@ class Rank:
         if ours != theirs:
             raise InputError(f"{folder / FILE_NAME}: not the plan that the host has read")
 
-    def _load(self, folder: Path, options: ExecutorOptions | None) -> PartitionExecutor:
+    def _load(self, folder: Path, options: ExecutorOptions) -> PartitionExecutor:
         entry = next(entry for entry in self.plan.partitions if entry.rank == self.rank)
         path = check_partition(folder, entry)
-        executor = PartitionExecutor(load_partition(path), self._transport, options)
+        executor = PartitionExecutor(load_partition(path), self._transport, options, self._region)
         check_names(self.plan, self.rank, executor.inputs, executor.outputs)
         return executor
 
