@@ -3,7 +3,9 @@
   const run = JSON.parse(document.getElementById("run").textContent);
   const canvas = document.getElementById("timeline"), tip = document.getElementById("tip");
   const pen = canvas.getContext("2d");
-  const LANE = 13, GAP = 8, TOP = 24, LEFT = 12 + Math.min(150, 8 * Math.max(4, ...run.accelerators.map((id) => id.length)));
+  const many = run.accelerators.length > 16;
+  const LANE = many ? 8 : 13, GAP = many ? 4 : 8, TOP = 24;
+  const LEFT = 12 + Math.min(150, 8 * Math.max(4, ...run.accelerators.map((id) => id.length)));
   const rows = run.accelerators.length, whole = run.latency_us || 1;
   let from = 0, to = whole, width = 0;
 
@@ -17,7 +19,8 @@
   const at = (time) => LEFT + ((time - from) / (to - from)) * (width - LEFT - 4);
   const when = (x) => from + ((x - LEFT) / (width - LEFT - 4)) * (to - from);
   const top = (row, lane) => TOP + row * (2 * LANE + GAP) + lane * LANE;
-  const text = (us) => (us >= 1e6 ? (us / 1e6).toPrecision(4) + " s" : us >= 1e3 ? (us / 1e3).toPrecision(4) + " ms" : us.toPrecision(4) + " us");
+  const digits = (value) => String(+value.toPrecision(4));
+  const text = (us) => (us >= 1e6 ? digits(us / 1e6) + " s" : us >= 1e3 ? digits(us / 1e3) + " ms" : digits(us) + " us");
 
   function draw() {
     const scale = window.devicePixelRatio || 1, height = TOP + rows * (2 * LANE + GAP);
@@ -27,14 +30,14 @@
     canvas.height = height * scale;
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.clearRect(0, 0, width, height);
-    pen.font = "12px system-ui, sans-serif";
+    pen.font = `${many ? 10 : 12}px system-ui, sans-serif`;
     axis(height);
     const fills = run.kinds.map((kind) => colour(kind === "local" ? "other" : kind === "input" || kind === "output" ? "edge" : kind));
     const critical = colour("critical"), label = colour("text");
     for (let row = 0; row < rows; row++) {
       pen.fillStyle = label;
       pen.textAlign = "left";
-      pen.fillText(run.accelerators[row].slice(0, 20), 0, top(row, 1) + 4, LEFT - 8);
+      pen.fillText(run.accelerators[row].slice(0, 20), 0, top(row, 1) + (many ? 3 : 4), LEFT - 8);
       for (let lane = 0; lane < 2; lane++) {
         const y = top(row, lane);
         let reached = -1;
@@ -48,7 +51,7 @@
           pen.fillRect(x, y, broad > 3 ? broad - 0.5 : broad, LANE - 2);
           if (task[6]) {
             pen.fillStyle = critical;
-            pen.fillRect(x, y + LANE - 4, broad, 2);
+            pen.fillRect(x, y + LANE - (many ? 3 : 4), broad, many ? 1 : 2);
           }
           reached = end;
         }
