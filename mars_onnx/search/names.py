@@ -4,6 +4,7 @@ from __future__ import annotations
 
 #: Per name what the method is, in a few words. The registry takes its titles from here; a test says that none is left.
 TITLES: dict[str, str] = {
+    "exact": "the optimum of a stated space, with a proof",
     "greedy": "layer by layer the cheapest strategy, given those before it",
     "baseline": "the computation-prioritised baseline of MARS (DAC 2023)",
     "h2h": "the four steps of H2H (DAC 2022): whole layers on single accelerators",

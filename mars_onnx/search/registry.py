@@ -9,6 +9,7 @@ from mars_onnx.search.comparators.h2h import h2h
 from mars_onnx.search.comparators.single import single
 from mars_onnx.search.comparators.uniform import uniform
 from mars_onnx.search.evaluate import evaluate
+from mars_onnx.search.exact.search import exact_search
 from mars_onnx.search.greedy import greedy_mapping
 from mars_onnx.search.method import Ending, Method, Objective, SearchOptions, SearchResult
 from mars_onnx.search.names import TITLES
@@ -25,6 +26,7 @@ def _greedy(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResul
 _BOTH = (Objective.LATENCY, Objective.THROUGHPUT)
 
 METHODS: dict[str, Method] = {
+    "exact": Method(exact_search, TITLES["exact"]),
     "greedy": Method(_greedy, TITLES["greedy"]),
     "baseline": Method(baseline, TITLES["baseline"], _BOTH),
     "h2h": Method(h2h, TITLES["h2h"], _BOTH),
