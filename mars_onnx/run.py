@@ -56,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
         help="MPI: the accelerator of every process, by id or rank: a,b,c or a file with one per line",
     )
     parser.add_argument("--threads", action="store_true", help="a thread per accelerator though mpiexec is there")
+    parser.add_argument(
+        "--segments",
+        action="store_true",
+        help="run the partitions as they are, segment by segment, with messages; by default they are lowered for this "
+        "CPU first, and accelerators on one host share memory",
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return parser
 
@@ -74,12 +80,14 @@ def _run(options: argparse.Namespace) -> None:
 
 def _run_threads(options: argparse.Namespace) -> None:
     from mars_onnx.runtime.runner import PartitionRunner, load_folder
+    from mars_onnx.runtime.sessions import FASTEST, SEGMENTS
 
     if options.rank_map is not None:
         raise UsageError("--rank-map is for MPI; start with mpiexec -n N")
     plan, files = load_folder(options.folder)
     inputs = _inputs(options, plan)
-    runner = PartitionRunner(files, plan, rendezvous=options.rendezvous)
+    how = SEGMENTS if options.segments or options.rendezvous else FASTEST
+    runner = PartitionRunner(files, plan, rendezvous=options.rendezvous, options=how)
     runner.prepare()
 
     def once() -> tuple[dict[str, Array], float]:
@@ -92,10 +100,12 @@ def _run_threads(options: argparse.Namespace) -> None:
 
 def _run_processes(options: argparse.Namespace) -> None:
     from mars_onnx.runtime.mpi.rank import Rank, rank_map
+    from mars_onnx.runtime.sessions import FASTEST, SEGMENTS
 
     if options.rendezvous:
         raise UsageError("--rendezvous is for threads; MPI has its own semantics")
-    rank = Rank(options.folder, ranks=None if options.rank_map is None else rank_map(options.rank_map))
+    ranks = None if options.rank_map is None else rank_map(options.rank_map)
+    rank = Rank(options.folder, ranks=ranks, options=SEGMENTS if options.segments else FASTEST)
     with rank:
         if rank.is_host:
             _drive(rank, options)

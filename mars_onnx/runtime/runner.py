@@ -13,6 +13,7 @@ import onnx_ir as ir
 from mars_onnx.errors import InputError, MarsError, RunError
 from mars_onnx.runtime.boxes import check_inputs, check_names, local_inputs, whole_outputs
 from mars_onnx.runtime.executor import Claim, PartitionExecutor
+from mars_onnx.runtime.native.region import ThreadRegion, thread_regions
 from mars_onnx.runtime.plan_file import PlanFile, load_plan
 from mars_onnx.runtime.sessions import ExecutorOptions
 from mars_onnx.runtime.transport import Array, ThreadFabric
@@ -66,8 +67,12 @@ class PartitionRunner:
         self._names = {entry.rank: entry.accelerator for entry in plan.partitions}
         self._all_names = tuple(self._names.get(rank, f"accelerator {rank}") for rank in range(size))
         fabric = self._fabric()
+        # A run that tries the harshest semantics of messages is about messages.
+        regions = thread_regions(self._names) if options is not None and options.native and not rendezvous else {}
         self._executors = {
-            entry.rank: PartitionExecutor(load_partition(model), fabric.endpoints[entry.rank], options)
+            entry.rank: PartitionExecutor(
+                load_partition(model), fabric.endpoints[entry.rank], options, regions.get(entry.rank)
+            )
             for entry, model in zip(plan.partitions, partitions, strict=True)
         }
         for rank, executor in self._executors.items():
@@ -117,6 +122,13 @@ class PartitionRunner:
                 endpoint.close()
         return fabric
 
+    def _renew(self) -> None:
+        """Forget the memory that a failed run has left in no known state."""
+        regions = thread_regions(self._names)
+        for rank, executor in self._executors.items():
+            if executor.region is not None:
+                executor.forget(regions[rank])
+
     def _in_threads(self, fabric: ThreadFabric, work: Callable[[int], None]) -> None:
         failures: list[tuple[int, Exception]] = []
 
@@ -128,6 +140,9 @@ class PartitionRunner:
                 failures.append((rank, error))
                 text = str(error) if isinstance(error, MarsError) else f"{type(error).__name__}: {error}"
                 endpoint.abort(f"accelerator {self._names[rank]} (rank {rank}): {text}")
+                region = self._executors[rank].region
+                if isinstance(region, ThreadRegion):
+                    region.abort(fabric.failure or text)
             finally:
                 endpoint.close()
 
@@ -137,6 +152,7 @@ class PartitionRunner:
         for thread in threads:
             thread.join()
         if failures:
+            self._renew()
             # The fabric keeps the first message; the other ranks only repeat it.
             cause = failures[0][1]
             kind = type(cause) if isinstance(cause, MarsError) else RunError

@@ -15,9 +15,10 @@ from mars_onnx.pool.document import read_text
 from mars_onnx.runtime.boxes import accelerator_name, check_inputs, check_names
 from mars_onnx.runtime.executor import PartitionExecutor
 from mars_onnx.runtime.mpi.library import load_mpi
+from mars_onnx.runtime.native.region import MpiRegion
 from mars_onnx.runtime.plan_file import FILE_NAME, PlanFile, check_partition, file_sha256, load_plan
 from mars_onnx.runtime.runner import load_partition
-from mars_onnx.runtime.sessions import ExecutorOptions
+from mars_onnx.runtime.sessions import FASTEST, ExecutorOptions
 from mars_onnx.runtime.transport import Array
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Rank:
         comm: A process per partition; ``MPI.COMM_WORLD`` if none is given. It is duplicated: messages of the program
             and ours do not meet.
         ranks: Which accelerator every process runs, by rank or id; in ascending order of ranks if not given.
-        options: How sessions are built.
+        options: How sessions are built; ``FASTEST`` if not given.
 
     Raises:
         UsageError: The communicator has not as many processes as there are partitions, or ``ranks`` does not fit.
@@ -69,6 +70,8 @@ class Rank:
         self.rank = self.ranks[self.process]
         self.name = accelerator_name(self.plan, self.rank)
         self._transport = MpiTransport(self._comm.Dup(), self.ranks)
+        options = options or FASTEST
+        self._region = MpiRegion(self._comm.Dup(), self.ranks) if options.native else None
         self._executor = self._together(lambda: self._load(Path(folder), options))
         self._together(self._executor.prepare)
         self._executor.bind()
@@ -133,6 +136,8 @@ class Rank:
         self._courier.settle()
         self._executor.settle()
         self._comm.Barrier()
+        if self._region is not None:
+            self._region.free()
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -170,10 +175,10 @@ class Rank:
         if ours != theirs:
             raise InputError(f"{folder / FILE_NAME}: not the plan that the host has read")
 
-    def _load(self, folder: Path, options: ExecutorOptions | None) -> PartitionExecutor:
+    def _load(self, folder: Path, options: ExecutorOptions) -> PartitionExecutor:
         entry = next(entry for entry in self.plan.partitions if entry.rank == self.rank)
         path = check_partition(folder, entry)
-        executor = PartitionExecutor(load_partition(path), self._transport, options)
+        executor = PartitionExecutor(load_partition(path), self._transport, options, self._region)
         check_names(self.plan, self.rank, executor.inputs, executor.outputs)
         return executor
 
