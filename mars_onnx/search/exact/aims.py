@@ -65,6 +65,11 @@ class LeastLatency:
                 if len(own):
                     self._rest_after[number, index] = self._rest[own, index].min()
 
+    @property
+    def least_s(self) -> float:
+        """What every way takes at least."""
+        return float(self._rest_after[0, 0])
+
     def hopeless(self, state: State, index: int, seconds: float) -> bool:
         """Whether what is left takes too long at least."""
         return seconds + float(self._rest[self._number[state], index]) >= self.limit

@@ -80,8 +80,7 @@ class _Run:
 
     def latency(self, forward: Forward, whole: Sequence[State]) -> None:
         """The best way, until none is better than what is known."""
-        first = forward.way(LeastLatency(forward.sets, None, float("inf")))
-        self.bound = 0.0 if first is None else first.seconds
+        self.bound = LeastLatency(forward.sets, None, float("inf")).least_s
         self.improve(forward, whole)
         self.improve(forward, None)
 

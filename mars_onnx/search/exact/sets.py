@@ -18,12 +18,11 @@ from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves
 from mars_onnx.search.exact.onset import OnSet, SetType
 from mars_onnx.search.exact.shapes import Place, Shapes
 from mars_onnx.search.exact.tables import Tables
-from mars_onnx.search.problem import Source
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class State:
-    """A set that is at work, with its designs."""
+    """A set that is at work, with its designs; each is made once, so that they compare by identity."""
 
     place: Place
     designs: tuple[str, ...]
@@ -123,7 +122,7 @@ class Sets:
         rows = 1 if first is None else len(first.solve(index - 1).columns)
         width = self.size(other, index)
         if gate is None or first is None or second is None:
-            return np.full((rows, width), self._least_crossing(state, other, gate))
+            return np.zeros((rows, width))
         moves, sources, targets = self.layouts(state, other, index)
         key = (id(moves), sources.tobytes(), targets.tobytes())
         found = self._crossings.get(key)
@@ -144,12 +143,6 @@ class Sets:
             allowed += needs_of(self.chain, known.on, takers[0], gate)
         landing: BoolArray = np.isin(known.domain(index), np.concatenate(allowed))
         return landing
-
-    def _least_crossing(self, state: State, other: State, gate: Source | None) -> float:
-        """What the whole tensor takes to reach the fastest of the other set's members, or all of them its parts."""
-        if gate is None:
-            return 0.0
-        return min(self.pool.latency(i, j) for i in state.place.members for j in other.place.members)
 
     def layouts(self, state: State, other: State, index: int) -> tuple[Moves, IntArray, IntArray]:
         """A tensor's layouts on two sets, as layouts of both together."""
