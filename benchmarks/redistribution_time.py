@@ -7,6 +7,7 @@ matters are the ratios.
 """
 
 import argparse
+import gc
 import itertools
 import json
 import os
@@ -142,6 +143,9 @@ def measure(pool_name: str, members: int, count: int) -> list[Timed]:
         Layout.replicated(shape, group),
         _BITS,
     )
+    # Nor is a collection of all that the imports have left behind.
+    gc.collect()
+    gc.freeze()
     measured: list[Timed] = []
     for source, target in pairs:
         start = time.process_time()

@@ -134,7 +134,7 @@ class _Search:
         best: What the best sequence so far costs.
         steps: That sequence.
         tried: How many steps have been tried.
-        seen: States that have been reached, with the axes that had been widened, and at what costs.
+        seen: States that have been reached, with the axes that had been widened by then, and what it cost.
         common: Per axis and column how much of what is wanted everyone has.
     """
 
@@ -147,7 +147,7 @@ class _Search:
     best: _Cost | None = None
     steps: list[Step] = field(default_factory=list)
     tried: int = 0
-    seen: dict[tuple[Columns, frozenset[int]], list[_Cost]] = field(default_factory=dict)
+    seen: dict[Columns, list[tuple[frozenset[int], _Cost]]] = field(default_factory=dict)
     common: dict[tuple[int, Column], tuple[int, ...]] = field(default_factory=dict)
 
     def run(self, columns: Columns, done: list[Step], cost: _Cost, widened: frozenset[int]) -> None:
@@ -169,7 +169,8 @@ class _Search:
         for axis in axes if self.widening else ():
             if axis not in widened:
                 ends = self._wide(axis, columns[axis], alike[axis])
-                options += [(axis, split, *ends, widened | {axis}) for split in (*axes, None) if split != axis]
+                if ends[0] != self.wanted[axis]:
+                    options += [(axis, split, *ends, widened | {axis}) for split in (*axes, None) if split != axis]
         for axis, split, wanted, after, wide in options:
             if self.tried >= MAX_STEPS_TRIED or (self.best is not None and self.best.received == self.least):
                 return
@@ -196,10 +197,11 @@ class _Search:
 
     def _known(self, columns: Columns, cost: _Cost, widened: frozenset[int]) -> bool:
         """Whether this state has been reached before at no higher cost: all that follows has been tried from there."""
-        costs = self.seen.setdefault((columns, widened), [])
-        if any(other.received <= cost.received and other.collectives <= cost.collectives for other in costs):
-            return True
-        costs.append(cost)
+        before = self.seen.setdefault(columns, [])
+        for axes, other in before:
+            if other.received <= cost.received and other.collectives <= cost.collectives and axes <= widened:
+                return True
+        before.append((widened, cost))
         return False
 
     def _promising(self, columns: Columns, cost: _Cost) -> bool:
