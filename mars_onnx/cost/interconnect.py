@@ -246,18 +246,15 @@ class _Scaled(_Collectives[Curve]):
                 op = "all_gather"
             case Pattern.REDUCE_SCATTER:
                 op = "reduce_scatter"
-            case Pattern.ALL_TO_ALL:
+            case Pattern.ALL_TO_ALL | Pattern.HALO_EXCHANGE:
+                # A halo exchange is an all-to-all in which most have nothing for each other: where a member takes one
+                # message at a time, its neighbours come one after the other.
                 op = "all_to_all"
                 given = given.reshape(len(group), len(group))
             case Pattern.SEND_RECV:
                 return self._exchange([(group[0], group[1])], given[:1])
             case Pattern.SHIFT:
                 return self._exchange([(rank, group[(i + offset) % len(group)]) for i, rank in enumerate(group)], given)
-            case Pattern.HALO_EXCHANGE:
-                # Every member sends to every other what that one needs of its piece, all at once.
-                pairs = [(one, other) for one in group for other in group]
-                sent = [number for number, pair in enumerate(pairs) if pair[0] != pair[1] and sizes[number]]
-                return self._exchange([pairs[number] for number in sent], given[sent])
         return self._least([*self.algorithms(op, group, given).values()])
 
     def _exchange(self, pairs: Sequence[Pair], sizes: FloatArray) -> Curve:

@@ -124,6 +124,9 @@ class Strategy:
         return " ".join(terms)
 
 
+#: What stands for an axis in a split that cuts nothing: its members are replicas of each other.
+REPLICAS = "*"
+
 WHOLE = Strategy(Placement.WHOLE)
 SINGLE = Strategy(Placement.SINGLE)
 AUTO = Strategy(Placement.AUTO)

@@ -83,10 +83,7 @@ def by_arrays(net: Interconnect, collective: Collective, width: float) -> float:
             for one in inputs
         ]
     )
-    if collective.pattern is Pattern.ALL_TO_ALL:
-        return float(net.all_to_all(group, matrix * width))
-    sent = [(i, j) for i, j in zip(*np.nonzero(matrix), strict=True) if i != j]
-    return float(net.exchange([(group[i], group[j]) for i, j in sent], [matrix[i, j] * width for i, j in sent]))
+    return float(net.all_to_all(group, matrix * width))
 
 
 @pytest.mark.parametrize("name", ["fpga_pool", "large_pool", "fpga_tree_pool", "mixed_pool"])
