@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import monotonic
@@ -27,8 +28,10 @@ SPACE = (
 
 #: Good mappings that are kept for a second look.
 _KEPT = 4
-#: Seconds between two looks at what the best way so far really costs.
-_LOOK_S = 0.5
+#: Seconds between two reports of where the search is.
+_REPORT_S = 0.2
+#: Share of the time that goes into pricing ways that are not exact yet, for something to show if time is up.
+_LOOKING = 0.1
 #: Periods are halved until the bound is this near, and then the last step proves the rest.
 _NEAR = 1e-3
 
@@ -52,13 +55,17 @@ class _Run:
     pool: Pool
     options: SearchOptions
     started: float = field(default_factory=monotonic)
-    looked: float = 0.0
+    reported: float = 0.0
+    looking: float = 0.0
     #: The best answers so far, best first.
     best: list[tuple[float, Mapping]] = field(default_factory=list)
     bound: float = 0.0
 
     def run(self) -> SearchResult:
         ending = Ending.PROVEN
+        # A search makes many small objects and no circles: collecting these would take a good part of the time.
+        collecting = gc.isenabled()
+        gc.disable()
         try:
             forward = Forward(Sets(Chain.of(self.problem), self.pool, Shapes(self.pool)))
             # One set of everything is nearly always good, and quickly found: what is worse need not be looked at.
@@ -71,6 +78,9 @@ class _Run:
             ending = end.ending
         except KeyboardInterrupt:
             ending = Ending.INTERRUPTED
+        finally:
+            if collecting:
+                gc.enable()
         if not self.best:
             self.note(greedy_mapping(self.problem, self.pool))
         cost_s, mapping = self.best[0]
@@ -116,10 +126,12 @@ class _Run:
         before = self.limit()
         sharp = not forward.sharpen(way)
         now = monotonic()
-        if sharp or now - self.looked > _LOOK_S:
-            self.looked = now
-            if all(forward.sets.known(step.state) is not None for step in way.steps):
-                self.note(mapping_of(forward, way))
+        known = all(forward.sets.known(step.state) is not None for step in way.steps)
+        if known and (sharp or self.looking < _LOOKING * (now - self.started)):
+            self.note(mapping_of(forward, way))
+            self.looking += monotonic() - now
+        if now - self.reported > _REPORT_S:
+            self.reported = now
             self.options.report(Progress("exact search", self.best[0][0] if self.best else None, self.bound))
         if sharp and self.limit() >= before:
             # The tables thought better of this mapping than it is: they cannot prove anything from here on.
