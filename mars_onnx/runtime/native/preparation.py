@@ -48,6 +48,8 @@ def prepare(model: ir.Model, region: Region, options: ExecutorOptions) -> Prepar
         return lowered, [tag for tag in ready if tag in inside]
 
     with _Meeting(region) as meeting:
+        if options.provider != "CPU":
+            raise UnsuitableError(f"its provider is {options.provider}")
         found = repeats(nodes, inside)
         meeting.note = [asdict(one) for one in found]
     repeated = _seen_by_all(found, order, meeting.notes, region.rank)
