@@ -95,6 +95,8 @@ PLAIN, SEGMENTS = "2 ranks, plain layout", "2 ranks, segments and messages"
 _RESTING_S = 0.08
 """The second thread of a session goes on spinning for a while."""
 
+_PAUSE_S = 1.0
+
 
 @dataclass
 class Times:
@@ -139,7 +141,7 @@ def build(folder: Path, network: str) -> Path:
     return target
 
 
-def measure(folder: Path, network: str, blocks: int, runs: int, all_ways: bool) -> Times | None:
+def measure(folder: Path, network: str, options: argparse.Namespace, cores: _Cores) -> Times | None:
     """Measure in the processes of mpiexec; the first one returns the times."""
     import numpy as np
     from mpi4py import MPI
@@ -149,22 +151,26 @@ def measure(folder: Path, network: str, blocks: int, runs: int, all_ways: bool) 
     from mars_onnx.runtime.sessions import FASTEST
 
     ways = {NATIVE: FASTEST}
-    if all_ways:
+    if options.all:
         ways |= {PLAIN: replace(FASTEST, blocked=False), SEGMENTS: replace(FASTEST, native=False)}
     comm = MPI.COMM_WORLD
     ranks = {name: Rank(folder / f"{network}.mars", options=options) for name, options in ways.items()}
     first = next(iter(ranks.values()))
     inputs = random_inputs(first.plan, 0)
     times = Times()
-    one, two = (_session(folder / f"{network}.onnx", n) if first.is_host else None for n in (1, 2))
-    for _ in range(blocks):
+    with cores:
+        # A thread of a session has the priority of the one that makes it.
+        one, two = (_session(folder / f"{network}.onnx", n) if first.is_host else None for n in (1, 2))
+    for _ in range(options.blocks):
         for name, session in ((ONE, one), (TWO, two)):
             if session is not None:
-                _block(times, name, lambda: session.run(None, inputs), runs, None)  # noqa: B023 - run at once
+                with cores:
+                    _block(times, name, lambda: session.run(None, inputs), options.runs, None)  # noqa: B023 - run at once
                 time.sleep(_RESTING_S)
         for name, rank in ranks.items():
             _meet(comm)
-            _block(times, name, lambda: rank.run(inputs if rank.is_host else None), runs, comm)  # noqa: B023
+            with cores:
+                _block(times, name, lambda: rank.run(inputs if rank.is_host else None), options.runs, comm)  # noqa: B023
     if one is not None:
         expected = one.run(None, inputs)
     for rank in ranks.values():
@@ -187,6 +193,9 @@ def _session(path: Path, threads: int) -> Any:
 
 def _block(times: Times, name: str, once: Callable[[], object], runs: int, comm: Any) -> None:
     """Some runs in a row after one that warms up; ``comm`` has all processes that take part."""
+    cores = os.cpu_count() or 1
+    # On cores that this way leaves idle others do no harm.
+    spare = cores - (1 if name == ONE else 2)
     once()
     before, own = _busy_s(), _own_s(comm)
     start = time.perf_counter()
@@ -198,7 +207,7 @@ def _block(times: Times, name: str, once: Callable[[], object], runs: int, comm:
     wall = time.perf_counter() - start
     own = _own_s(comm) - own
     times.runs.setdefault(name, []).append(taken)
-    times.foreign.setdefault(name, []).append(max(0.0, _busy_s() - before - own) / wall / (os.cpu_count() or 1))
+    times.foreign.setdefault(name, []).append(max(0.0, (_busy_s() - before - own) / wall - spare) / cores)
 
 
 def _busy_s() -> float:
@@ -221,13 +230,23 @@ def _meet(comm: Any) -> None:
         time.sleep(0.001)
 
 
-def _prefer() -> None:
-    """Ask the kernel to prefer this process, where that is allowed."""
-    try:
-        Path("/proc/self/autogroup").write_text("-19", encoding="ascii")
-        os.setpriority(os.PRIO_PROCESS, 0, -19)
-    except OSError as error:
-        print(f"no preference: {error}", file=sys.stderr)
+class _Cores:
+    """Keeps other programs off the cores, block by block, where the system allows it.
+
+    Blocks are shorter than a second, with pauses between, so that others come to their turn.
+    """
+
+    def __init__(self, wanted: bool) -> None:
+        self._wanted = wanted
+
+    def __enter__(self) -> None:
+        if self._wanted:
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+
+    def __exit__(self, *_: object) -> None:
+        if self._wanted:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+            time.sleep(_PAUSE_S)
 
 
 def rows(network: str, times: Times, most_foreign: float) -> list[list[str]]:
@@ -255,7 +274,7 @@ def launch(folder: Path, network: str, options: argparse.Namespace) -> Times:
         raise UsageError("there is no mpiexec; pip install 'mars-onnx[mpi]' mpich")
     result = folder / f"{network}.times.json"
     arguments = ["--folder", folder, "--network", network, "--blocks", options.blocks, "--runs", options.runs]
-    flags = [flag for flag, on in (("--all", options.all), ("--prefer", options.prefer)) if on]
+    flags = [flag for flag, on in (("--all", options.all), ("--alone", options.alone)) if on]
     command = [mpiexec, "-n", "2", sys.executable, "-m", "benchmarks.execution", *map(str, arguments), *flags]
     subprocess.run([*command, "--result", str(result)], check=True)
     document = json.loads(result.read_text(encoding="utf-8"))
@@ -269,16 +288,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--blocks", type=int, default=12, help="how often all variants have their turn (default: 12)")
     parser.add_argument("--runs", type=int, default=10, help="runs in a turn (default: 10)")
     parser.add_argument("--all", action="store_true", help="also without the blocked layout, and with messages")
-    parser.add_argument("--prefer", action="store_true", help="ask the kernel to prefer these processes")
+    parser.add_argument("--alone", action="store_true", help="keep others off the cores meanwhile (needs the right to)")
     parser.add_argument("--most-foreign", type=float, default=0.03, help="share of the cores that others may have")
     parser.add_argument("--write", type=Path, metavar="FILE.md", help="also write the table into this document")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.result is not None:
-        if options.prefer:
-            _prefer()
-        times = measure(options.folder, options.network, options.blocks, options.runs, options.all)
+        times = measure(options.folder, options.network, options, _Cores(options.alone))
         if times is not None:
             document = {"runs": times.runs, "foreign": times.foreign, "difference": times.difference}
             options.result.write_text(json.dumps(document), encoding="utf-8")
