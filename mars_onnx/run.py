@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--random", type=_natural, metavar="SEED", help="random values for inputs that are not given")
     parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run N times and show the times")
     parser.add_argument("--warm-up", type=_natural, default=0, metavar="N", help="runs before that are not timed")
+    parser.add_argument("--stream", type=_positive, metavar="N", help="run N sets of inputs as a pipeline")
     parser.add_argument("--rendezvous", action="store_true", help="threads: let every send wait for its receiver")
     parser.add_argument(
         "--rank-map",
@@ -107,23 +109,41 @@ def _run_threads(options: argparse.Namespace) -> None:
 
 
 def _run_processes(options: argparse.Namespace) -> None:
-    from mars_onnx.runtime.mpi.rank import Rank, rank_map
+    from mars_onnx.runtime.mpi.rank import EverywhereError, Rank, is_host, rank_map
+    from mars_onnx.runtime.mpi.watch import leave
     from mars_onnx.runtime.plan_file import load_plan
     from mars_onnx.runtime.sessions import FASTEST, SEGMENTS, with_providers
 
     if options.rendezvous:
         raise UsageError("--rendezvous is for threads; MPI has its own semantics")
-    ranks = None if options.rank_map is None else rank_map(options.rank_map)
+    chosen = None if options.rank_map is None else rank_map(options.rank_map)
     how = SEGMENTS if options.segments else FASTEST
-    if options.provider:
-        plan = load_plan(options.folder, check_hashes=False)
-        how = with_providers(how, options.provider, [entry.accelerator for entry in plan.partitions])
-    rank = Rank(options.folder, ranks=ranks, options=how)
-    with rank:
-        if rank.is_host:
-            _drive(rank, options)
-        else:
-            rank.serve()
+    try:
+        if options.provider:
+            plan = load_plan(options.folder, check_hashes=False)
+            how = with_providers(how, options.provider, [entry.accelerator for entry in plan.partitions])
+    except MarsError as error:
+        if is_host():
+            raise
+        sys.exit(error.exit_code)
+    try:
+        rank = Rank(options.folder, ranks=chosen, options=how)
+    except EverywhereError as error:
+        if is_host():
+            raise
+        sys.exit(error.exit_code)
+    try:
+        with rank:
+            if rank.is_host:
+                _drive(rank, options)
+            else:
+                rank.serve()
+    except MarsError as error:
+        print(f"error: {rank.name}: {error}", file=sys.stderr)
+        leave(error.exit_code)
+    except BaseException:  # noqa: BLE001 - whatever it is: an end in the ordinary way would wait for the others
+        traceback.print_exc()
+        leave(1)
 
 
 def _drive(rank: Rank, options: argparse.Namespace) -> None:

@@ -162,7 +162,7 @@ class PartitionExecutor:
                 try:
                     session = make_session(part.proto, part.large, self._weights, self.options)
                 except RUNTIME_ERRORS as error:
-                    raise RunError(f"{_place(step)}: ONNX Runtime refuses it: {error}") from error
+                    raise RunError(f"{describe(step)}: ONNX Runtime refuses it: {error}") from error
             steps.append((step, session))
         self._programs[observe] = _Program(steps, _drops([step for step, _ in steps], self.outputs), fed, {})
 
@@ -293,7 +293,7 @@ class PartitionExecutor:
         try:
             session.run_with_iobinding(binding)
         except RUNTIME_ERRORS as error:
-            raise RunError(f"{_place(step)}: {error}") from error
+            raise RunError(f"{describe(step)}: {error}") from error
         del alive
         if all(array is not None for array in arrays):
             return {name: array for name, array in zip(step.outputs, arrays, strict=True) if array is not None}
@@ -318,7 +318,7 @@ class PartitionExecutor:
                 bound.start(x)
                 y = bound.finish()
         except RunError as error:
-            raise RunError(f"{_place(step)}: {error}") from error
+            raise RunError(f"{describe(step)}: {error}") from error
         return {} if step.y is None or y is None else {step.y: y}
 
 
@@ -347,7 +347,8 @@ def _drops(steps: list[Step], outputs: tuple[str, ...]) -> list[tuple[str, ...]]
     return drops[::-1]
 
 
-def _place(step: Step) -> str:
+def describe(step: Step) -> str:
+    """What a step is called in messages."""
     if isinstance(step, Segment):
         names = [str(node.name or node.op_type) for node in step.nodes]
         return f"{step.name} (nodes {names[0]}{' .. ' + names[-1] if len(names) > 1 else ''})"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from time import perf_counter
 
 import onnx_ir as ir
 
 from mars_onnx.errors import InputError, MarsError, RunError
-from mars_onnx.runtime.boxes import check_inputs, check_names, local_inputs, whole_outputs
+from mars_onnx.runtime.boxes import check_inputs, check_names, default_depth, local_inputs, whole_outputs
 from mars_onnx.runtime.executor import Claim, PartitionExecutor
 from mars_onnx.runtime.native.region import ThreadRegion, thread_regions
 from mars_onnx.runtime.plan_file import PlanFile, load_plan
@@ -117,6 +118,80 @@ class PartitionRunner:
         seconds = perf_counter() - start
         everything = tuple(item for rank in sorted(observed) for item in observed[rank])
         return RunResult(whole_outputs(self.plan, results), everything, seconds)
+
+    def run_stream(self, inputs: Iterable[Mapping[str, Array]], depth: int | None = None) -> Iterator[dict[str, Array]]:
+        """The outputs for every set of inputs, in order, as a pipeline: no partition waits for one it does not need.
+
+        Args:
+            inputs: Sets of whole inputs, taken as they are needed.
+            depth: How many sets may be under way; by default twice the number of accelerator sets, at least 2.
+
+        Raises:
+            InputError: A set is wrong; those before it have been given back.
+            RunError: A partition failed; the message names accelerator and node or segment.
+        """
+        depth = default_depth(self.plan) if depth is None else depth
+        fabric = self._fabric()
+        given: dict[int, SimpleQueue[dict[str, Array] | None]] = {rank: SimpleQueue() for rank in self._executors}
+        made: dict[int, SimpleQueue[dict[str, Array] | None]] = {rank: SimpleQueue() for rank in self._executors}
+
+        def work(rank: int) -> None:
+            executor = self._executors[rank]
+            executor.transport = fabric.endpoints[rank]
+            try:
+                while (local := given[rank].get()) is not None:
+                    # The next run may use the memory of its outputs again.
+                    made[rank].put({name: array.copy() for name, array in executor.run(local).items()})
+            finally:
+                made[rank].put(None)
+
+        def collect() -> dict[str, Array] | None:
+            results = {rank: queue.get() for rank, queue in made.items()}
+            complete = {rank: result for rank, result in results.items() if result is not None}
+            return whole_outputs(self.plan, complete) if len(complete) == len(results) else None
+
+        failures: list[Exception] = []
+
+        def run_all() -> None:
+            try:
+                self._in_threads(fabric, work)
+            except MarsError as error:
+                failures.append(error)
+
+        driver = threading.Thread(target=run_all, name="stream")
+        driver.start()
+        under_way = 0
+        refused: InputError | None = None
+        try:
+            for whole in inputs:
+                try:
+                    check_inputs(self.plan, whole)
+                except InputError as error:
+                    refused = error
+                    break
+                for rank, queue in given.items():
+                    queue.put(local_inputs(self.plan, rank, whole))
+                under_way += 1
+                if under_way >= depth:
+                    under_way -= 1
+                    outputs = collect()
+                    if outputs is None:
+                        break
+                    yield outputs
+            while under_way and not failures:
+                under_way -= 1
+                outputs = collect()
+                if outputs is None:
+                    break
+                yield outputs
+        finally:
+            for queue in given.values():
+                queue.put(None)
+            driver.join()
+        if failures:
+            raise failures[0]
+        if refused is not None:
+            raise refused
 
     def _fabric(self) -> ThreadFabric:
         fabric = ThreadFabric(len(self._all_names), self._rendezvous, self._timeout, self._all_names)
