@@ -1,0 +1,152 @@
+"""Measuring what passes between ranks, through the same partitions, executor and transport that models use.
+
+A probe is a chain of layers with weights next to none, compiled by hand-written mappings over two ranks: one in which
+every layer needs what the other rank has made, and one in which none does. The difference of their times, less the
+difference of what they compute, is what the communications take: with the ends of segments, waiting and copying.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import onnx_ir as ir
+
+from mars_onnx.calibration.deployment import Deployer, alternately
+from mars_onnx.calibration.fitting import nonnegative
+from mars_onnx.calibration.writer import ModelWriter
+from mars_onnx.compiler import Compilation, compile
+from mars_onnx.cost.performance import FloatArray
+from mars_onnx.pool.topology import Pool
+
+#: Links of the probes, in the pool that they are compiled for: the mapping is given, so they do not matter.
+_LAYERS = 12
+#: Bytes of the tensor that is gathered.
+_SIZES = (4096, 65536, 524288, 2097152)
+_RUNS = 12
+_COPY_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTimes:
+    """What a pair of ranks takes: ``latency_s + bytes / bandwidth``, both directions at once.
+
+    Attributes:
+        latency_s: Of one communication.
+        bandwidth_bytes_per_s: In one direction.
+        error: Median of the relative error of that formula on what was measured.
+    """
+
+    latency_s: float
+    bandwidth_bytes_per_s: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One measured size.
+
+    Attributes:
+        sent_bytes: What each of the two sends.
+        seconds: What one communication takes.
+    """
+
+    sent_bytes: float
+    seconds: float
+
+
+def memory_bandwidth(repeats: int = 5) -> float:
+    """Bytes per second that one core reads and writes together, of arrays that no cache holds."""
+    source = np.ones(_COPY_BYTES // 4, np.float32)
+    target = np.empty_like(source)
+    best = float("inf")
+    for _ in range(repeats):
+        start = perf_counter()
+        np.copyto(target, source)
+        best = min(best, perf_counter() - start)
+    return 2 * _COPY_BYTES / best
+
+
+def link_between(
+    pool: Pool, pair: tuple[int, int], deployer: Deployer, advance: Callable[[], None] = lambda: None
+) -> LinkTimes:
+    """Measure the link of two ranks.
+
+    Args:
+        pool: With the designs that were measured; its links do not matter.
+        pair: The ranks.
+        deployer: Runs the probes.
+        advance: Called after every size.
+    """
+    found = []
+    for size in _SIZES:
+        found.append(exchange(pool, pair, deployer, size))
+        advance()
+    return line_through(found)
+
+
+def line_through(exchanges: Sequence[Exchange]) -> LinkTimes:
+    """The latency and bandwidth that say best what was measured, in relative errors."""
+    seconds = np.asarray([max(own.seconds, 1e-7) for own in exchanges])
+    columns: FloatArray = np.asarray([[1.0, own.sent_bytes / 1e6] for own in exchanges])
+    latency, per_mb = nonnegative(columns / seconds[:, None], np.ones(len(seconds)))
+    error = float(np.median(np.abs(columns @ np.asarray([latency, per_mb]) / seconds - 1.0)))
+    return LinkTimes(float(latency), 1e6 / max(float(per_mb), 1e-6), error)
+
+
+def exchange(pool: Pool, pair: tuple[int, int], deployer: Deployer, size: int) -> Exchange:
+    """What gathering a tensor of ``size`` bytes on both ranks takes."""
+    model = _chain(size)
+    names = [pool.accelerators[rank].id for rank in pair]
+    split = {"*": "ES(D1=2)"}
+    # Every other layer needs the whole tensor; the next takes its half of it.
+    layers = {f"relu{number}": "whole" if number % 2 else "ES(D1=2)" for number in range(_LAYERS - 1)}
+    gathered = layers | {"*": "ES(D1=2)"}
+    compiled = [compile_by_hand(model, pool, names, own) for own in (gathered, split)]
+    times = alternately([deployer.deploy(own) for own in compiled], _RUNS)
+    compute = [own.price.timeline.compute_s[pair[0]] for own in compiled]
+    communications = len(compiled[0].plan.communication)
+    apart = _quiet(times[0]) - _quiet(times[1]) - (compute[0] - compute[1])
+    return Exchange(size / 2, apart / communications)
+
+
+def run_overhead(pool: Pool, rank: int, deployer: Deployer) -> tuple[float, float]:
+    """What a run costs beside its kernels, and per byte of input and output: seconds, and bytes per second."""
+    found = []
+    for size in (_SIZES[0], _SIZES[-1]):
+        compiled = compile_by_hand(_chain(size), pool, [pool.accelerators[rank].id], {"*": "whole"})
+        (times,) = alternately([deployer.deploy(compiled)], _RUNS)
+        found.append(max(1e-6, _quiet(times) - compiled.price.timeline.compute_s[rank]))
+    per_byte = max(0.0, found[1] - found[0]) / (2.0 * (_SIZES[-1] - _SIZES[0]))
+    return found[0], 1.0 / max(per_byte, 1e-12)
+
+
+def compile_by_hand(model: ir.Model, pool: Pool, accelerators: Sequence[str], layers: dict[str, str]) -> Compilation:
+    """Compile with all layers on one set, by a mapping of patterns to strategies."""
+    mapping = {
+        "schema": "mars-onnx/mapping/1",
+        "sets": [{"accelerators": list(accelerators), "layers": layers}],
+    }
+    with tempfile.TemporaryDirectory(prefix="mars-onnx-") as folder:
+        file = Path(folder) / "mapping.json"
+        file.write_text(json.dumps(mapping), encoding="utf-8")
+        return compile(model, pool, mapping=file)
+
+
+def _chain(size: int) -> ir.Model:
+    writer = ModelWriter("probe", np.random.default_rng(0))
+    x = writer.input(1, 16, max(1, size // 64))
+    for _ in range(_LAYERS):
+        x = writer.same("Relu", x)
+    writer.output(x)
+    return ir.from_proto(writer.model())
+
+
+def _quiet(seconds: list[float]) -> float:
+    ordered = sorted(seconds)
+    return float(np.mean(ordered[: max(1, len(ordered) // 3)]))
