@@ -37,7 +37,7 @@ class Fit:
 
 
 def nonnegative(matrix: FloatArray, target: FloatArray) -> FloatArray:
-    """Least squares with no negative coefficient (Lawson and Hanson, "Solving least squares problems", 1974, ch. 23)."""
+    """Least squares with no negative coefficient (Lawson and Hanson, 1974, chapter 23)."""
     columns = matrix.shape[1]
     scale = np.linalg.norm(matrix, axis=0)
     scaled = matrix / np.where(scale > 0, scale, 1.0)

@@ -134,7 +134,7 @@ def nodes_of(kernels: Sequence[Kernel], graph: ir.Graph) -> list[tuple[Kernel, t
         if kernel.op_type in REORDERS:
             continue
         name = _ADDED.sub("", kernel.name)
-        node = by_name.get(name) or by_value.get(name)
-        if node is not None:
-            found.append((kernel, tuple(groups[leader_of(node)])))
+        computed = by_name.get(name) or by_value.get(name)
+        if computed is not None:
+            found.append((kernel, tuple(groups[leader_of(computed)])))
     return found

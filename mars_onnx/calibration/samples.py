@@ -64,10 +64,12 @@ def samples_of(kernels: Sequence[Kernel], graph: ir.Graph, overhead_s: float = 0
 def work_of(node: ir.Node) -> Workload:
     """The work of a whole node, as one entry."""
     rule = rule_for(signature_of(node))
-    found = workload(rule, rule.whole_ranges())
-    return Workload(
-        **{name: np.asarray(getattr(found, name))[None] if not found.shape else getattr(found, name) for name in _NAMES}
-    )
+    return one_entry(workload(rule, rule.whole_ranges()))
+
+
+def one_entry(work: Workload) -> Workload:
+    """A single piece of work as an array of one."""
+    return work if work.shape else Workload(**{name: np.asarray(getattr(work, name))[None] for name in _NAMES})
 
 
 _NAMES = tuple(Workload.__slots__)

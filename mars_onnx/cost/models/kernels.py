@@ -213,9 +213,7 @@ def _sides(work: Workload, dimension: int) -> tuple[IntArray, IntArray]:
     kernel, step = work.kernel[..., dimension], work.strides[..., dimension]
     reach = (kernel - 1) * work.dilations[..., dimension] + 1
     spanned = (work.out_spatial[..., dimension] - 1) * step + reach
-    missing = np.where(
-        work.in_spatial[..., dimension] > 0, np.maximum(0, spanned - work.in_spatial[..., dimension]), 0
-    )
+    missing = np.where(work.in_spatial[..., dimension] > 0, np.maximum(0, spanned - work.in_spatial[..., dimension]), 0)
     # At most half a window on one side; the rest is on the other.
     first = np.minimum(missing, reach // 2)
     return first, np.minimum(missing - first, reach // 2)
@@ -224,11 +222,13 @@ def _sides(work: Workload, dimension: int) -> tuple[IntArray, IntArray]:
 def _taps_down(work: Workload) -> IntArray:
     """Rows of the kernel that meet rows of the input, over all output rows."""
     kernel, step = work.kernel[..., 1], np.maximum(work.strides[..., 1], 1)
-    taps = work.out_spatial[..., 1] * kernel
+    rows = work.out_spatial[..., 1]
+    taps: IntArray = rows * kernel
     for side in _sides(work, 1):
-        rows = ceil_div(side, step)
-        taps = taps - (rows * side - step * rows * (rows - 1) // 2)
-    return np.maximum(taps, work.out_spatial[..., 1])
+        cut = ceil_div(side, step)
+        taps = taps - (cut * side - step * cut * (cut - 1) // 2)
+    left: IntArray = np.maximum(taps, rows)
+    return left
 
 
 def _matrix(work: Workload, machine: CpuParameters) -> FloatArray:
