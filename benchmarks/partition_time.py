@@ -32,12 +32,12 @@ def measure_here(model: str, pool: str) -> dict[str, float]:
         steps[step] = now - start - sum(steps.values())
 
     hardware = load_pool(pool)
-    pipeline = parse_pipeline(DEFAULT_PIPELINE, {"search": "simple"})
+    pipeline = parse_pipeline(DEFAULT_PIPELINE, {"search": "greedy"})
     done("pool and pipeline")
     work = load_model(model)
     done("load")
     timing = Timing()
-    compilation = run(work, Path(model), hardware, pipeline, "simple", [timing])
+    compilation = run(work, Path(model), hardware, pipeline, "greedy", [timing])
     steps.update({name: seconds for name, seconds, _ in timing.rows})
     done("checks between passes, hash of the model")
     _ = compilation.price

@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("-o", "--output", metavar="DIR", type=Path, help="output folder (default: <model stem>.mars)")
     result.add_argument("--mapping", metavar="FILE", type=Path, help="use this mapping (JSON, or a plan.json)")
     result.add_argument(
-        "--search", metavar="METHOD", default="simple", help="how to choose a mapping (default: simple)"
+        "--search", metavar="METHOD", default="greedy", help="how to choose a mapping (default: greedy)"
     )
     shapes = result.add_argument_group("shapes")
     shapes.add_argument("--dim", metavar="NAME=VALUE", action="append", default=[], help="size of a symbolic dimension")

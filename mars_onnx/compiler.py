@@ -140,7 +140,7 @@ def compile(
     hw: str | Path | Pool,
     *,
     mapping: str | Path | None = None,
-    search: str = "simple",
+    search: str = "greedy",
     dims: Sequence[str] = (),
     input_shapes: Sequence[str] = (),
     pipeline: str = DEFAULT_PIPELINE,
@@ -190,7 +190,7 @@ def run(
     _check_capacity(attachments.get_partitions(work), pool)
     name = Path(source).stem if isinstance(source, Path) else work.graph.name or "model"
     digest = file_sha256(source) if isinstance(source, Path) else ""
-    space = METHODS[method].space if method in METHODS else "the mapping that was given"
+    space = METHODS[method].title if method in METHODS else "the mapping that was given"
     facts = SearchFacts(method, search.seconds, space)
     done = Compilation(source, work, pool, NamedHash(name, digest), facts)
     if pool.overlap is not None and pool.overlap.communication_with_compute:

@@ -2,7 +2,7 @@
 
 from mars_onnx.cost.interconnect import Interconnect
 from mars_onnx.cost.performance import Estimate, OpClass, PerformanceModel, Workload, performance_model
-from mars_onnx.cost.timeline import Event, Timeline, schedule
+from mars_onnx.cost.timeline import Event, Step, Timeline, schedule, schedule_steps
 from mars_onnx.cost.workload import op_class, workload
 
 __all__ = [
@@ -11,10 +11,12 @@ __all__ = [
     "Interconnect",
     "OpClass",
     "PerformanceModel",
+    "Step",
     "Timeline",
     "Workload",
     "op_class",
     "performance_model",
     "schedule",
+    "schedule_steps",
     "workload",
 ]

@@ -1,23 +1,30 @@
-"""The price of a mapping: every node and every collective of a sharded graph, on a timeline without overlap."""
+"""The price of a mapping: every node and every collective of a sharded graph, in lockstep.
+
+The steps are those of ``mars_onnx.cost.steps``: a layer, a redistribution, a transfer of a model input or output. A
+step occupies all members of the sets that take part in it from its start to its end, so on one set seconds add up.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
-from mars_onnx.cost.interconnect import Interconnect
-from mars_onnx.cost.shares import phase_seconds
-from mars_onnx.cost.timeline import Event, Timeline, schedule
-from mars_onnx.geometry import Box, volume
+from mars_onnx.cost.steps import (
+    Part,
+    input_boxes,
+    input_seconds,
+    layer_parts,
+    move_parts,
+    output_boxes,
+    output_seconds,
+)
+from mars_onnx.cost.timeline import Event, Step, Timeline, schedule_steps
 from mars_onnx.pool.topology import Pool
-from mars_onnx.redistribution.planner import redistribute
 from mars_onnx.rules.base import OpRule, Signature
 from mars_onnx.rules.registry import rule_for
 from mars_onnx.rules.signature import signature_of, tensor_type
-from mars_onnx.sharding.lowering import Sharding, ring_shift
 from mars_onnx.sharding.mapping import Mapping
 from mars_onnx.stages import attachments
 from mars_onnx.stages.sharded import canonical_name, is_redistribute, sharding_of
@@ -71,11 +78,13 @@ class Price:
 
     Attributes:
         timeline: All events; model inputs come first and model outputs last.
+        steps: In the same order: model inputs, then the nodes of the sharded graph, then model outputs.
         layers: In topological order.
         communication: In the global order.
     """
 
     timeline: Timeline
+    steps: tuple[Step, ...]
     layers: tuple[LayerPrice, ...]
     communication: tuple[CommunicationPrice, ...]
 
@@ -95,8 +104,8 @@ class _Pricer:
         self.model = model
         self.pool: Pool = attachments.get_pool(model)
         self.mapping: Mapping = attachments.get_mapping(model)
-        self.interconnect = Interconnect(self.pool)
-        self.events: list[Event] = []
+        self.events = 0
+        self.steps: list[Step] = []
         self.layers: list[LayerPrice] = []
         self.communication: list[CommunicationPrice] = []
 
@@ -114,8 +123,26 @@ class _Pricer:
                 pending = []
         for value in self.model.graph.outputs:
             self.transfer(value, entering=False)
-        timeline = schedule(self.events, self.pool.size)
-        return Price(timeline, tuple(self.layers), tuple(self.communication))
+        timeline = schedule_steps(self.steps, self.pool.size)
+        return Price(timeline, tuple(self.steps), tuple(self.layers), tuple(self.communication))
+
+    def step(self, label: str, parts: Sequence[Part]) -> tuple[list[int], list[int]]:
+        """Note a step, and return the indices of what computes in it and of what communicates.
+
+        All members of every set that takes part are in it, also those that have nothing to do.
+        """
+        busy = {rank for part in parts for rank in part.event.ranks}
+        ranks = tuple(rank for own in self.mapping.sets if busy.intersection(own.members) for rank in own.members)
+        computed: list[int] = []
+        moved: list[int] = []
+        for index, part in enumerate(parts, self.events):
+            (moved if part.event.communication else computed).append(index)
+            if part.collective is not None:
+                entry = CommunicationPrice(str(part.collective.pattern), part.event.label, part.event.ranks, index)
+                self.communication.append(entry)
+        self.steps.append(Step(ranks, tuple(part.event for part in parts), label))
+        self.events += len(parts)
+        return computed, moved
 
     def transfer(self, value: ir.Value, *, entering: bool) -> None:
         """Boxes of a model input from where inputs start, or of an output to where outputs end, all at once."""
@@ -123,35 +150,20 @@ class _Pricer:
         if kind is None:
             return
         layout = attachments.get_layout(value)
-        boxes: dict[int, Box] = {}
-        for rank, box in zip(layout.members, layout.boxes, strict=True):
-            # Of replicas of an output, one leaves; of an input, every member gets its own.
-            if box is not None and (entering or box not in boxes.values()):
-                boxes[rank] = box
-        end = self.pool.inputs_at if entering else self.pool.outputs_at
-        pairs = [(end, rank) if entering else (rank, end) for rank in boxes]
-        sizes = [volume(box) * kind.dtype.bitwidth / 8 for box in boxes.values()]
-        if pairs:
-            seconds = float(self.interconnect.exchange(pairs, np.asarray(sizes)))
-            self.events.append(Event.collective(tuple(boxes), seconds, value.name or ""))
+        boxes = input_boxes(layout) if entering else output_boxes(layout)
+        seconds = (input_seconds if entering else output_seconds)(self.pool, layout, kind.dtype.bitwidth)
+        name = value.name or ""
+        self.step(name, [Part(Event.collective(tuple(boxes), seconds, name))] if boxes else [])
 
-    def redistribution(self, node: ir.Node) -> Iterator[int]:
+    def redistribution(self, node: ir.Node) -> list[int]:
         """The collectives of a redistribution."""
         value, moved = node.inputs[0], node.outputs[0]
         kind = tensor_type(moved)
         if value is None or kind is None:
-            return
-        plan = redistribute(attachments.get_layout(value), attachments.get_layout(moved), self.pool.distance)
-        tensor = canonical_name(value)
-        for collective in plan.collectives:
-            seconds = self.interconnect.collective(collective, kind.dtype.bitwidth / 8)
-            yield self.communicate(str(collective.pattern), tensor, collective.group, seconds)
-
-    def communicate(self, op: str, tensor: str, group: tuple[int, ...], seconds: float) -> int:
-        """Note a collective and return the index of its event."""
-        self.events.append(Event.collective(group, seconds, tensor))
-        self.communication.append(CommunicationPrice(op, tensor, group, len(self.events) - 1))
-        return len(self.events) - 1
+            return []
+        source, target = attachments.get_layout(value), attachments.get_layout(moved)
+        parts = move_parts(self.pool, source, target, kind.dtype.bitwidth, canonical_name(value))
+        return self.step(node.name or "", list(parts))[1]
 
     def layer(self, node: ir.Node, pending: list[int]) -> LayerPrice:
         """Compute of every member, phase by phase, with the shifts of a ring between the phases."""
@@ -159,47 +171,21 @@ class _Pricer:
         rule = rule_for(signature)
         sharding = sharding_of(node, self.mapping)
         index = attachments.get_set(node)
-        phases = phase_seconds(self.pool, signature, sharding, self.mapping.sets[index].designs)
-        computed: list[int] = []
-        moves = list(pending)
-        rings = sharding.ring.groups if sharding.ring else (sharding.members,)
-        places = {rank: place for place, rank in enumerate(sharding.members)}
-        for number, group in enumerate(rings):
-            for phase in range(max((len(phases[places[rank]]) for rank in group), default=0)):
-                for rank in group:
-                    seconds = phases[places[rank]][phase]
-                    if sharding.phases[places[rank]][phase] is not None:
-                        self.events.append(Event.compute(rank, seconds, node.name or ""))
-                        computed.append(len(self.events) - 1)
-                if sharding.ring and phase + 1 < len(group):
-                    moves += self.shift(node, sharding, number, phase)
+        rotating = node.inputs[sharding.ring.operand] if sharding.ring else None
+        moved = "" if rotating is None else canonical_name(rotating)
+        name = node.name or ""
+        parts = layer_parts(self.pool, signature, sharding, self.mapping.sets[index].designs, name, moved)
+        computed, shifts = self.step(name, list(parts))
         return LayerPrice(
-            node.name or "",
+            name,
             node.op_type,
             index,
             str(attachments.get_strategy(node)),
             _macs(rule, signature),
             rule.is_fallback,
             tuple(computed),
-            tuple(moves),
+            (*pending, *shifts),
         )
-
-    def shift(self, node: ir.Node, sharding: Sharding, number: int, phase: int) -> list[int]:
-        """The pieces of one ring move on by one."""
-        ring = sharding.ring
-        rotating = node.inputs[ring.operand] if ring else None
-        kind = tensor_type(rotating)
-        if ring is None or rotating is None or kind is None:
-            return []
-        return [
-            self.communicate(
-                str(collective.pattern),
-                canonical_name(rotating),
-                collective.group,
-                self.interconnect.collective(collective, kind.dtype.bitwidth / 8),
-            )
-            for collective in ring_shift(ring.groups[number], ring.pieces[number], phase)
-        ]
 
 
 def _macs(rule: OpRule, signature: Signature) -> int:

@@ -33,11 +33,13 @@ class Emitted:
         builders: Per rank its graph.
         events: Communication in the global order.
         outputs: Per model output and rank the box and the local value that leave there; boxes tile the tensor.
+        steps: How many steps there are before the first model output leaves.
     """
 
     builders: Mapping[int, PartitionBuilder]
     events: tuple[Event, ...]
     outputs: tuple[tuple[ir.Value, dict[int, tuple[Box, ir.Value]]], ...]
+    steps: int
 
 
 class Emitter:
@@ -51,18 +53,27 @@ class Emitter:
         ranks = sorted(rank for own in mapping.sets for rank in own.members)
         self.builders = {rank: PartitionBuilder(opset, rank) for rank in ranks}
         self.transcriber = Transcriber(self.builders)
+        self.steps = 0
 
     def run(self) -> Emitted:
         """Emit the whole graph."""
         for value in self.model.graph.inputs:
+            self.next_step()
             self.input(value)
         for node in self.model.graph:
+            self.next_step()
             if is_redistribute(node):
                 self.redistribution(node)
             else:
                 self.node(node)
         outputs = tuple((value, self.output(value)) for value in self.model.graph.outputs)
-        return Emitted(self.builders, tuple(self.transcriber.events), outputs)
+        return Emitted(self.builders, tuple(self.transcriber.events), outputs, self.steps)
+
+    def next_step(self) -> None:
+        """What is written from now on belongs to the next step."""
+        for builder in self.builders.values():
+            builder.step = self.steps
+        self.steps += 1
 
     def input(self, value: ir.Value) -> None:
         """A box of a model input enters every accelerator that needs one."""

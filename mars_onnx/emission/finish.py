@@ -73,16 +73,19 @@ def _partition(
     accelerator = pool.accelerators[builder.rank].id
     leaving: dict[str, Box] = {}
     outputs: list[ir.Value] = []
-    for value, holders in emitted.outputs:
+    for step, (value, holders) in enumerate(emitted.outputs, emitted.steps):
         if builder.rank in holders:
             box, local = holders[builder.rank]
             name = value.name or ""
+            builder.begin_output(name, step)
             leaving[name] = box
             outputs.append(_output(builder, local, name, taken=local in outputs))
+            outputs[-1].metadata_props["mars.step"] = str(step)
     if builder.token is not None:
         outputs.append(_named(builder, builder.token, TOKEN_NAME))
     elif not outputs:
         # A graph without outputs is no model: an accelerator without work gives an empty token.
+        builder.begin_output(TOKEN_NAME, None)
         outputs.append(_identity(builder, builder.constant(np.zeros(1, np.int64)), TOKEN_NAME))
     entering = {value.name or "": box for value, (box, local) in builder.held.items() if local in builder.inputs}
     name = f"{model.graph.name or 'model'}.{accelerator}.set{set_index}.{design}"

@@ -28,6 +28,8 @@ class PartitionBuilder(LocalGraphBuilder):
         opaque: Local copies of global values without static tensor shape.
         inputs: Graph inputs.
         token: The end of the chain of communication nodes; ``None`` while there is none.
+        step: Number of the step that is being written: of the model input, of the node of the sharded graph, or of the
+            model output; ``None`` for what belongs to none.
     """
 
     def __init__(self, opset: int, rank: int) -> None:
@@ -37,6 +39,7 @@ class PartitionBuilder(LocalGraphBuilder):
         self.opaque: dict[ir.Value, ir.Value] = {}
         self.inputs: list[ir.Value] = []
         self.token: ir.Value | None = None
+        self.step: int | None = 0
         self._weights: dict[tuple[ir.Value, Box], ir.Value] = {}
         self._slices: dict[tuple[ir.Value, Box], ir.Value] = {}
         self._facts: dict[str, str] = {}
@@ -56,6 +59,12 @@ class PartitionBuilder(LocalGraphBuilder):
             self._facts["mars.strategy"] = strategy
         if phase is not None:
             self._facts["mars.phase"] = str(phase)
+
+    def begin_output(self, name: str, step: int | None) -> None:
+        """What is written from now on is there to give the graph output ``name``."""
+        self.step = step
+        self._facts = {"mars.tensor": name}
+        self._title, self._op_type = name, ""
 
     def begin_share(self, share: Share) -> None:
         """Nodes written from now on compute this share; what is written outside one only moves data."""
@@ -100,6 +109,8 @@ class PartitionBuilder(LocalGraphBuilder):
     def annotate(self, node: ir.Node) -> None:
         """Attach the facts that a person who opens the partition needs, and name the node after what it works for."""
         node.metadata_props.update(self._facts)
+        if self.step is not None:
+            node.metadata_props["mars.step"] = str(self.step)
         if node.domain != DOMAIN:
             name = self._title if node.op_type == self._op_type else f"{self._title}.{node.op_type}"
             node.name = _unique(self._node_names, name)
@@ -121,7 +132,8 @@ class PartitionBuilder(LocalGraphBuilder):
         if kind is None:
             raise ValueError(f"model input {source.name!r} is no tensor of static shape")
         value = ir.Value(name=source.name, shape=ir.Shape(box_shape(box)), type=ir.TensorType(kind.dtype))
-        value.metadata_props.update({"mars.source": source.name or "", "mars.box": box_text(box)})
+        facts = {"mars.source": source.name or "", "mars.box": box_text(box), "mars.step": str(self.step)}
+        value.metadata_props.update(facts)
         self.unique(source.name or "")
         self.inputs.append(value)
         self.held[source] = (box, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import onnx_ir as ir
 import onnxruntime as ort
@@ -20,7 +21,7 @@ from mars_onnx.comm import (
 from mars_onnx.errors import InvariantError, RunError
 from mars_onnx.geometry import Box, Reduction, parse_box
 from mars_onnx.runtime.collectives import execute
-from mars_onnx.runtime.segments import Segment, Step, cut, segment_model
+from mars_onnx.runtime.segments import CommunicationStep, Segment, Step, cut, segment_model
 from mars_onnx.runtime.sessions import (
     RUNTIME_ERRORS,
     ExecutorOptions,
@@ -31,7 +32,7 @@ from mars_onnx.runtime.sessions import (
     make_session,
     to_array,
 )
-from mars_onnx.runtime.transport import Array, Transport
+from mars_onnx.runtime.transport import Array, ArrayKind, BoundCommunication, Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +82,28 @@ class Claim:
 Observer = Callable[[Claim, Array], None]
 
 
+class Monitor(Protocol):
+    """Is told where a run stands; steps are counted as in :attr:`PartitionExecutor.steps`."""
+
+    def begin(self, step: int) -> None:
+        """The step begins."""
+
+    def end(self, step: int) -> None:
+        """The step has ended."""
+
+
 @dataclass(slots=True)
 class _Program:
     """Steps with their sessions (``None`` for a communication) and the values nobody needs after each step.
 
-    ``fed`` are the weights that a session takes as inputs.
+    ``fed`` are the weights that a session takes as inputs; ``bound`` the communications that the transport has
+    prepared, by the name of the node.
     """
 
     steps: list[tuple[Step, ort.InferenceSession | None]]
     drops: list[tuple[str, ...]]
     fed: dict[str, dict[str, ort.OrtValue]]
+    bound: dict[str, BoundCommunication]
 
 
 class PartitionExecutor:
@@ -98,8 +111,11 @@ class PartitionExecutor:
 
     Args:
         model: The partition. Its weights are used in place and must not change.
-        transport: The own end; may be replaced between runs.
+        transport: The own end; may be replaced between runs by another that binds nothing.
         options: How sessions are built.
+
+    Attributes:
+        monitor: Is told where a run stands, if there is one.
     """
 
     def __init__(self, model: ir.Model, transport: Transport, options: ExecutorOptions | None = None) -> None:
@@ -111,6 +127,7 @@ class PartitionExecutor:
         self.inputs = {str(v.name): v for v in graph.inputs if v.name not in initializers and v.name != TOKEN_START}
         self.outputs = tuple(str(value.name) for value in graph.outputs if value.name != TOKEN_NAME)
         self.claims = _claims(graph)
+        self.monitor: Monitor | None = None
         self._weights = Weights()
         self._programs: dict[bool, _Program] = {}
 
@@ -135,7 +152,27 @@ class PartitionExecutor:
                 except RUNTIME_ERRORS as error:
                     raise RunError(f"{_place(step)}: ONNX Runtime refuses it: {error}") from error
             steps.append((step, session))
-        self._programs[observe] = _Program(steps, _drops([step for step, _ in steps], self.outputs), fed)
+        bound: dict[str, BoundCommunication] = {}
+        kinds = {str(v.name): v for v in (*self.model.graph.inputs, *(v for n in self.model.graph for v in n.outputs))}
+        kinds |= self.model.graph.initializers
+        for step, _ in steps:
+            if isinstance(step, CommunicationStep):
+                x = None if step.x is None else _kind(kinds[step.x])
+                known = step.x is None or x is not None
+                prepared = self.transport.bind(step.operator, x) if known else None
+                if prepared is not None:
+                    bound[step.name] = prepared
+        self._programs[observe] = _Program(steps, _drops([step for step, _ in steps], self.outputs), fed, bound)
+
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of a run without observer, in their order; :meth:`prepare` first."""
+        return tuple(step for step, _ in self._programs[False].steps)
+
+    def settle(self) -> None:
+        """Wait until all that has been sent has left."""
+        for program in self._programs.values():
+            for bound in program.bound.values():
+                bound.settle()
 
     def run(self, inputs: Mapping[str, Array], observe: Observer | None = None) -> dict[str, Array]:
         """Run once.
@@ -160,11 +197,18 @@ class PartitionExecutor:
                     observe(claim, as_array(values[claim.value], claim.value))
         wanted = set(self.outputs)
         results = {name: self._constant_or(values, name) for name in wanted if self._known(values, name)}
-        for (step, session), drops in zip(program.steps, program.drops, strict=True):
+        monitor = self.monitor
+        for bound in program.bound.values():
+            bound.post()
+        for number, ((step, session), drops) in enumerate(zip(program.steps, program.drops, strict=True)):
+            if monitor is not None:
+                monitor.begin(number)
             if session is not None:
                 made = self._segment(step, session, values, program.fed[step.name])
             else:
-                made = self._communicate(step, values)
+                made = self._communicate(step, values, program.bound.get(step.name))
+            if monitor is not None:
+                monitor.end(number)
             for name, value in made.items():
                 if observe is not None and name in self.claims:
                     observe(self.claims[name], as_array(value, name))
@@ -226,17 +270,31 @@ class PartitionExecutor:
             for name, array, value in zip(step.outputs, arrays, made, strict=True)
         }
 
-    def _communicate(self, step: Step, values: Mapping[str, Array | ort.OrtValue]) -> dict[str, Array | ort.OrtValue]:
+    def _communicate(
+        self, step: Step, values: Mapping[str, Array | ort.OrtValue], bound: BoundCommunication | None
+    ) -> dict[str, Array | ort.OrtValue]:
         if isinstance(step, Segment):
             raise InvariantError(f"{step.name} has no session")
         x = None
         if step.x is not None:
             x = as_array(values[step.x], step.x) if step.x in values else self._constant_or(values, step.x)
         try:
-            y = execute(step.operator, x, self.transport)
+            if bound is None:
+                y = execute(step.operator, x, self.transport)
+            else:
+                bound.start(x)
+                y = bound.finish()
         except RunError as error:
             raise RunError(f"{_place(step)}: {error}") from error
         return {} if step.y is None or y is None else {step.y: y}
+
+
+def _kind(value: ir.Value) -> ArrayKind | None:
+    """Shape and element type, if they are known and an array can have them."""
+    shape, dtype = static_shape(value), value.dtype
+    if shape is None or dtype is None or dtype == ir.DataType.STRING or dtype.itemsize < 1:
+        return None
+    return ArrayKind(shape, dtype.numpy())
 
 
 def _claims(graph: ir.Graph) -> dict[str, Claim]:

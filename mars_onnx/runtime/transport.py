@@ -1,5 +1,7 @@
 """How partitions exchange arrays: an interface, and an implementation for threads of one process.
 
+:mod:`mars_onnx.runtime.mpi` has the implementation for processes.
+
 The thread fabric knows who waits for what. When every rank that still runs waits and no message can end it, that is a
 deadlock; it is reported at once, with everybody's wait, instead of after a timeout.
 """
@@ -15,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mars_onnx.comm import Communication
 from mars_onnx.errors import RunError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -38,8 +41,43 @@ class Transport(Protocol):
     def recv(self, src: int, tag: int) -> Array:
         """Wait for the next array of this source and tag. It may be shared with others: do not write to it."""
 
+    def bind(self, operator: Communication, x: ArrayKind | None) -> BoundCommunication | None:
+        """Prepare a communication node that will be carried out many times.
+
+        Args:
+            operator: Which one. All members of its group bind the same nodes in the same order.
+            x: What it will be fed; ``None`` for Recv.
+
+        Returns:
+            ``None`` if the transport has nothing better than :func:`mars_onnx.runtime.collectives.execute`.
+        """
+
     def abort(self, message: str) -> None:
         """End everybody: all that wait, or will, raise RunError with this message (the first one given)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayKind:
+    """Shape and element type of an array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class BoundCommunication(Protocol):
+    """A communication node ready to be carried out, again and again: ``post``, ``start``, ``finish`` in every run."""
+
+    def post(self) -> None:
+        """Begin to receive what does not depend on the own data; as early in a run as one likes. Idempotent."""
+
+    def start(self, x: Array | None) -> None:
+        """Begin. ``x`` must not change until ``settle`` returns."""
+
+    def finish(self) -> Array | None:
+        """Wait for the result; ``None`` for Send. It is valid until ``start`` is called again: do not write to it."""
+
+    def settle(self) -> None:
+        """Wait until the ``x`` of the last ``start`` has left; ``start`` does so itself."""
 
 
 @dataclass(slots=True)
@@ -118,6 +156,10 @@ class ThreadTransport:
             message.received = True
             self._mailbox.condition.notify_all()
         return message.array
+
+    def bind(self, operator: Communication, x: ArrayKind | None) -> BoundCommunication | None:
+        """See :class:`Transport`: nothing is faster than handing arrays over."""
+        return None
 
     def abort(self, message: str) -> None:
         """See :class:`Transport`."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from mars_onnx.rules.base import Signature
+from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.rules.signature import signature_of, tensor_type
 from mars_onnx.stages.sharded import captured_inputs
 
@@ -32,20 +32,30 @@ class Layer:
         name: Its name in the canonical graph.
         signature: What its rule depends on.
         sources: Per input where it comes from; ``None`` for a weight or an absent input.
+        captured: What bodies inside the node use of the graph around it; they need it whole.
         tied: Indices of earlier layers that must be on the same set, because what they give cannot be sent.
+        tensors: Names of its outputs in the canonical graph.
     """
 
     name: str
     signature: Signature
     sources: tuple[Source | None, ...]
+    captured: tuple[tuple[Source, TensorType], ...] = ()
     tied: tuple[int, ...] = ()
+    tensors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A model as a search sees it: layers in topological order."""
+    """A model as a search sees it.
+
+    Attributes:
+        layers: In topological order.
+        outputs: What makes the model's outputs; a model input that is also an output has no layer.
+    """
 
     layers: tuple[Layer, ...]
+    outputs: tuple[Source, ...] = ()
 
 
 def problem_of(model: ir.Model) -> Problem:
@@ -62,6 +72,12 @@ def problem_of(model: ir.Model) -> Problem:
                 if tensor_type(value) is None and (place := places.get(value)) and place.layer is not None
             }
         )
-        layers.append(Layer(node.name or "", signature_of(node), sources, tuple(tied)))
+        names = tuple(value.name or "" for value in node.outputs)
+        captured = tuple(
+            (places[value], kind)
+            for value in captured_inputs(node)
+            if value in places and (kind := tensor_type(value)) is not None
+        )
+        layers.append(Layer(node.name or "", signature_of(node), sources, captured, tuple(tied), names))
         places.update((value, Source(number, index)) for index, value in enumerate(node.outputs))
-    return Problem(tuple(layers))
+    return Problem(tuple(layers), tuple(places[value] for value in model.graph.outputs if value in places))

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from mars_onnx.errors import UsageError
 from mars_onnx.pool.topology import Pool
+from mars_onnx.search.evaluate import evaluate
+from mars_onnx.search.greedy import greedy_mapping
+from mars_onnx.search.method import Ending, Method, SearchOptions, SearchResult
 from mars_onnx.search.problem import Problem
-from mars_onnx.search.simple import simple_mapping
-from mars_onnx.sharding.mapping import Mapping
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A way to choose a mapping.
-
-    Attributes:
-        choose: From a problem and a pool to a mapping.
-        space: In words, what it looks at.
-    """
-
-    choose: Callable[[Problem, Pool], Mapping]
-    space: str
+def _greedy(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResult:
+    mapping = greedy_mapping(problem, pool)
+    cost_s = evaluate(problem, pool, mapping).cost_s(options.objective)
+    space = "the whole pool as one set or one set per group; per layer the cheapest strategy given those before it"
+    return SearchResult(mapping, cost_s, None, Ending.HEURISTIC, space)
 
 
 METHODS: dict[str, Method] = {
-    "simple": Method(
-        simple_mapping,
-        "the whole pool as one set or one set per group; per layer the cheapest strategy given those before it",
-    )
+    "greedy": Method(_greedy, "layer by layer the cheapest strategy, given those before it"),
 }
 
 

@@ -9,7 +9,9 @@ from mars_onnx.pool.topology import Pool
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What happens at the same time, and what is counted. All off: the additive cost, exactly.
+    """What happens at the same time, and what is counted.
+
+    All off, an accelerator does one thing after the other and waits for others only to communicate with them.
 
     Attributes:
         overlap: An accelerator communicates while it computes. Either kind of work keeps its own order.
@@ -17,6 +19,8 @@ class Conditions:
         prefetch_bytes: The most that is fetched ahead so; ``None`` for no limit.
         contention: Communications that run at the same time share the channels that they have in common.
         local_moves: Nodes that emission added (slices, joins, sums of parts) take time.
+        lockstep: All members of the sets that take part in a step (a layer, a redistribution, a transfer of a model
+            input or output) begin and end it together.
     """
 
     overlap: bool = False
@@ -24,10 +28,11 @@ class Conditions:
     prefetch_bytes: int | None = None
     contention: bool = False
     local_moves: bool = False
+    lockstep: bool = False
 
 
 #: What the additive cost takes into account.
-ADDITIVE = Conditions()
+ADDITIVE = Conditions(lockstep=True)
 
 
 def declared(pool: Pool) -> Conditions:

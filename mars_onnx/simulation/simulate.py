@@ -14,6 +14,7 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.runtime.runner import load_folder, load_partition
 from mars_onnx.simulation.conditions import Conditions, declared
 from mars_onnx.simulation.core import Run, run_tasks
+from mars_onnx.simulation.lockstep import run_in_lockstep
 from mars_onnx.simulation.memory import memory_of_run
 from mars_onnx.simulation.pricing import Pricer, TaskPrice, demands_of
 from mars_onnx.simulation.program import MOVING, Kind, Program, program_of, rank_of
@@ -50,12 +51,13 @@ def simulate(
     prices = Pricer(program, pool, canonical, local_moves=wanted.local_moves).prices()
     seconds = [priced.seconds for priced in prices]
     ahead = _Prefetch(program, prices, pool, wanted.prefetch_bytes) if wanted.double_buffering else None
-    run = run_tasks(
-        seconds,
-        followers_of(program, wanted),
-        demands_of(prices, pool) if wanted.contention else None,
-        ahead.duration if ahead else None,
-    )
+    followers = followers_of(program, wanted)
+    demands = demands_of(prices, pool) if wanted.contention else None
+    duration = ahead.duration if ahead else None
+    if wanted.lockstep:
+        run = run_in_lockstep(program, seconds, followers, demands, duration)
+    else:
+        run = run_tasks(seconds, followers, demands, duration)
     return _result(program, prices, pool, run, wanted, ahead)
 
 

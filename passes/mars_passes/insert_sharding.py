@@ -106,7 +106,7 @@ class _Inserter:
     def move(
         self, value: ir.Value, target: Layout, *, before: ir.Node | None = None, after: ir.Node | None = None
     ) -> ir.Value:
-        """Insert a Redistribute of a value to the layout ``target``."""
+        """Insert a Redistribute of a value to the layout ``target``, by default at the end of the graph."""
         pool = attachments.get_pool(self.model)
         plan = redistribute(attachments.get_layout(value), target, pool.distance)
         moved = ir.Value(name=self.unique(f"{value.name}.{plan.kind}"), shape=value.shape, type=value.type)
@@ -117,6 +117,8 @@ class _Inserter:
             self.model.graph.insert_before(before, node)
         elif after is not None:
             self.model.graph.insert_after(after, node)
+        else:
+            self.model.graph.append(node)
         attachments.set_layout(moved, target)
         return moved
 
@@ -155,8 +157,7 @@ class _Inserter:
         final = self.current.get(value, value)
         layout = attachments.get_layout(final)
         if layout.partial:
-            producer = final.producer()
-            final = self.move(final, Layout(layout.shape, layout.members, layout.boxes), after=producer)
+            final = self.move(final, Layout(layout.shape, layout.members, layout.boxes))
         if final is not value:
             name, value.name = value.name, self.unique(f"{value.name}.partial")
             value.metadata_props[attachments.SOURCE] = name or ""

@@ -9,9 +9,10 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from mars_onnx.errors import InputError
+from mars_onnx.search.greedy import fill_in
+from mars_onnx.search.method import SearchOptions
 from mars_onnx.search.problem import Problem, problem_of
 from mars_onnx.search.registry import search_method
-from mars_onnx.search.simple import fill_in
 from mars_onnx.sharding.lowering import lower
 from mars_onnx.sharding.mapping import Mapping
 from mars_onnx.sharding.mapping_file import load_mapping
@@ -44,7 +45,7 @@ class SelectAccelerators(ir.passes.InPlacePass):
 
     stage: ClassVar[str] = "mapped"
 
-    search: str = "simple"
+    search: str = "greedy"
     mapping: str = ""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -56,7 +57,7 @@ class SelectAccelerators(ir.passes.InPlacePass):
             self._check(problem, written)
             mapping = fill_in(problem, pool, written)
         else:
-            mapping = search_method(self.search).choose(problem, pool)
+            mapping = search_method(self.search).choose(problem, pool, SearchOptions()).mapping
         attachments.set_mapping(model, mapping)
         attachments.set_stage(model, self.stage)
         return ir.passes.PassResult(model, modified=True)

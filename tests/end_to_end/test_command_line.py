@@ -226,7 +226,7 @@ def test_what_is_not_ours_is_not_overwritten(
         (["--print-ir-after", "nothing"], ["--print-ir-after nothing"]),
         (["--stop-after", "emit"], ["--stop-after emit", "emit-partitions"]),
         (["--stop-after", "canonicalize", "-o", "none/model.onnx"], ["existing folder"]),
-        (["--search", "magic"], ["magic", "simple"]),
+        (["--search", "magic"], ["magic", "greedy"]),
         (["--deep"], ["--verify"]),
         (["--verify", "--seed", "-1"], ["--seed -1"]),
         (["-o", "none/out"], ["none"]),

@@ -12,13 +12,14 @@ import simpy
 
 @dataclass
 class Job:
-    """A task, as a process sees it: who has to come, how long it takes, whose results it takes."""
+    """A task, as a process sees it: who has to come, how long it takes, whose results it takes, in which step."""
 
     seconds: float
     ranks: tuple[int, ...]
     moves: bool
     after: tuple[int, ...] = ()
     demand: Mapping[int, float] = field(default_factory=dict)
+    step: int | None = None
 
 
 class Fabric:
@@ -69,14 +70,20 @@ def rates(demands: Mapping[int, Mapping[int, float]]) -> dict[int, float]:
 
 
 def run_again(
-    jobs: Sequence[Job], order: Mapping[int, Sequence[int]], *, overlap: bool, contention: bool
+    jobs: Sequence[Job],
+    order: Mapping[int, Sequence[int]],
+    *,
+    overlap: bool,
+    contention: bool,
+    sets: Mapping[int, str] | None = None,
 ) -> list[tuple[float, float]]:
-    """Start and end of every job."""
+    """Start and end of every job; with the set of every rank, in lockstep."""
     env = simpy.Environment()
     fabric = Fabric(env)
     done = [env.event() for _ in jobs]
     missing = [len(job.ranks) for job in jobs]
     spans = [(0.0, 0.0)] * len(jobs)
+    steps = {job.step: env.event() for job in jobs if job.step is not None}
 
     def perform(number: int) -> Any:
         job = jobs[number]
@@ -88,8 +95,22 @@ def run_again(
         spans[number] = (start, env.now)
         done[number].succeed()
 
+    def sequence(own: str, members: Mapping[int, str]) -> Any:
+        """What a set does: step by step, and on to the next when the last job of a step is done."""
+        for step in sorted(steps):
+            here = [number for number, job in enumerate(jobs) if job.step == step]
+            concerned = {members[rank] for number in here for rank in jobs[number].ranks}
+            if own in concerned:
+                arrived.setdefault(step, set()).add(own)
+                if arrived[step] == concerned:
+                    steps[step].succeed()
+                yield env.all_of([done[number] for number in here])
+
     def stream(numbers: Sequence[int]) -> Any:
         for number in numbers:
+            step = jobs[number].step
+            if sets is not None and step is not None:
+                yield steps[step]
             if overlap:
                 for before in jobs[number].after:
                     yield done[before]
@@ -98,6 +119,9 @@ def run_again(
                 env.process(perform(number))
             yield done[number]
 
+    arrived: dict[int, set[str]] = {}
+    for name in sorted(set(sets.values())) if sets is not None else ():
+        env.process(sequence(name, sets or {}))
     for own in order.values():
         parts = [[n for n in own if jobs[n].moves == moves] for moves in (False, True)] if overlap else [own]
         for part in parts:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
+from itertools import product
 from pathlib import Path
 
 import onnx_ir as ir
@@ -26,6 +28,7 @@ from mars_onnx.simulation.program import MOVING, program_of, rank_of
 from tests.end_to_end.checking import Compiled, canonical, compile_with
 from tests.end_to_end.test_random_mappings import GROUPS, compiled
 from tests.mappings import random_mapping
+from tests.passes.onnx_text import model
 from tests.simulation.independent import Job, run_again
 from tests.simulation.partitions import EVERYTHING, from_text, models_of, pool_with, simulated
 
@@ -134,6 +137,11 @@ def check_equal(found: Compiled) -> None:
     run = simulated(found, ADDITIVE)
     assert run.latency_s == pytest.approx(priced.latency_s, rel=1e-12)
     timeline = priced.timeline
+    transfers = sorted((task.start_s, task.end_s) for task in run.tasks if task.kind in ("input", "output"))
+    known = {entry.event for entry in priced.communication}
+    moving = [i for i, event in enumerate(timeline.events) if event.communication and i not in known]
+    for mine, theirs in zip(transfers, sorted((timeline.start_s[i], timeline.end_s[i]) for i in moving), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-12)
     for rank, use in run.ranks.items():
         assert use.compute_s == pytest.approx(timeline.compute_s[rank], rel=1e-12, abs=1e-18)
         assert use.communication_s == pytest.approx(timeline.communication_s[rank], rel=1e-12, abs=1e-18)
@@ -161,6 +169,7 @@ def test_overlap_is_never_slower(size: int, groups: tuple[int, ...], graph_seed:
         buffered = simulated(found, replace(base, overlap=True, double_buffering=True)).latency_s
         little = simulated(found, replace(base, overlap=True, double_buffering=True, prefetch_bytes=64)).latency_s
         assert with_overlap <= without * (1 + 1e-12)
+        assert simulated(found, replace(base, lockstep=False)).latency_s <= without * (1 + 1e-12)
         assert buffered <= little * (1 + 1e-12) <= with_overlap * (1 + 1e-11)
         assert simulated(found, replace(base, double_buffering=True)).latency_s <= without * (1 + 1e-12)
 
@@ -172,16 +181,17 @@ def test_partitions_against_simpy(size: int, groups: tuple[int, ...], graph_seed
     program = program_of(found.models)
     prices = Pricer(program, found.pool, found.canonical, local_moves=True).prices()
     jobs = [
-        Job(p.seconds, task.ranks, task.kind in MOVING, tuple(task.after), dict(p.demand))
+        Job(p.seconds, task.ranks, task.kind in MOVING, tuple(task.after), dict(p.demand), task.step)
         for task, p in zip(program.tasks, prices, strict=True)
     ]
-    for overlap in (False, True):
-        for contention in (False, True):
-            again = run_again(jobs, program.order, overlap=overlap, contention=contention)
-            run = simulated(found, Conditions(overlap=overlap, contention=contention, local_moves=True))
-            starts = sorted((task.start_s, task.end_s) for task in run.tasks)
-            for mine, theirs in zip(starts, sorted(again), strict=True):
-                assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-15)
+    for overlap, contention, lockstep in product((False, True), repeat=3):
+        sets = program.sets if lockstep else None
+        again = run_again(jobs, program.order, overlap=overlap, contention=contention, sets=sets)
+        conditions = Conditions(overlap=overlap, contention=contention, local_moves=True, lockstep=lockstep)
+        run = simulated(found, conditions)
+        starts = sorted((task.start_s, task.end_s) for task in run.tasks)
+        for mine, theirs in zip(starts, sorted(again), strict=True):
+            assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-15)
 
 
 @settings(COMMON, max_examples=30)
@@ -224,14 +234,99 @@ def test_without_the_original_local_shapes_are_priced() -> None:
     assert alone.latency_s == pytest.approx(made.price.latency_s, rel=1e-12)
 
 
-def product(tmp_path: Path) -> tuple[list[ir.Model], ir.Model]:
+BRANCHES = """(float[64,64] x) => (float[64,64] u, float[64,64] v) {
+    [start] a = MatMul (x, w)
+    [left] b = MatMul (a, w)
+    [right] c = MatMul (a, w)
+    [uneven] e = MatMul (b, w)
+    [late] u = MatMul (e, w)
+    [one] d = MatMul (c, w)
+    [other] v = MatMul (d, w)
+}"""
+
+
+def test_lockstep_by_hand(tmp_path: Path) -> None:
+    # Set 0 is a0 and a1, set 1 is a2. In set 0 a1 waits in every step for a0, which has three quarters of the work or
+    # all of it; set 1 computes at the same time.
+    pool = pool_with((3,))
+    content = {
+        "schema": "mars-onnx/mapping/1",
+        "sets": [
+            {"accelerators": ["a0", "a1"], "layers": {"start": "whole", "left": "single", "*e*": "ES(M=3:1)"}},
+            {"accelerators": ["a2"], "layers": {"right": "whole", "one": "whole", "other": "whole"}},
+        ],
+    }
+    path = tmp_path / "mapping.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    made = compile(model(BRANCHES, {"w": (64, 64)}), pool, mapping=path)
+    product_s, whole_bytes = 64**3 / 1e9, 64 * 64 * 4
+    start_s = 2e-6 + whole_bytes / 5e8 + product_s
+    left_s = start_s + product_s
+    sent_s = left_s + 1e-6 + whole_bytes / 1e9  # a to a2: set 0 has to come, though a1 is free
+    right_s = sent_s + 3 * product_s
+    uneven_s = sent_s + 1e-6 + whole_bytes / 4 / 1e9 + product_s * 3 / 4  # a1 takes the rows of b that it needs
+    run = made.simulation
+    ends = {task.label: task.end_s for task in run.tasks if task.kind == "compute" and task.ranks[0] in (0, 2)}
+    assert ends["start"] == pytest.approx(start_s)
+    assert ends["left"] == pytest.approx(left_s)
+    assert ends["right"] == pytest.approx(sent_s + product_s)
+    assert ends["other"] == pytest.approx(right_s)
+    assert ends["uneven"] == pytest.approx(uneven_s)
+    late_s = uneven_s + product_s * 3 / 4
+    assert [task.start_s for task in run.by_layer["late"]] == pytest.approx([uneven_s] * 2)
+    assert ends["late"] == pytest.approx(late_s)
+    leaving = {task.label: (task.start_s, task.end_s) for task in run.tasks if task.kind == "output"}
+    assert leaving["u"] == pytest.approx((late_s, late_s + 2e-6 + whole_bytes * 3 / 4 / 5e8))
+    assert leaving["v"] == pytest.approx((right_s, right_s + 2e-6 + whole_bytes / 5e8))
+    assert run.latency_s == pytest.approx(leaving["v"][1]) == pytest.approx(made.price.latency_s)
+    free = simulate(models_of(made), pool, made.canonical, Conditions())
+    starts = {task.ranks[0]: task.start_s for task in free.by_layer["late"]}
+    assert starts == pytest.approx({0: uneven_s, 1: uneven_s - product_s / 2})
+
+
+def test_an_accelerator_without_work_holds_nobody_up(tmp_path: Path) -> None:
+    # a1 does nothing at all, and its file an empty token only, which must not tie its set to a step of the other.
+    text = """(float[64,64] x, float[64,64] y) => (float[64,64] u, float[64,64] v) {
+        [a] u = MatMul (x, w)
+        [b] v = Add (y, w)
+    }"""
+    sets = [
+        {"accelerators": ["a0", "a1"], "layers": {"b": "single"}},
+        {"accelerators": ["a2"], "layers": {"a": "whole"}},
+    ]
+    for own in (sets, sets[::-1]):
+        path = tmp_path / "mapping.json"
+        path.write_text(json.dumps({"schema": "mars-onnx/mapping/1", "sets": own}), encoding="utf-8")
+        made = compile(model(text, {"w": (64, 64)}), pool_with((3,)), mapping=path)
+        transfer_s = 2e-6 + 64 * 64 * 4 / 5e8
+        leaving = {task.label: task.end_s for task in made.simulation.tasks if task.kind == "output"}
+        added_s = 3 * 64 * 64 * 4 / 1e10
+        assert leaving == pytest.approx({"u": 2 * transfer_s + 64**3 / 1e9, "v": 2 * transfer_s + added_s})
+        assert made.price.latency_s == pytest.approx(leaving["u"])
+
+
+def test_steps_that_contradict_the_files(tmp_path: Path) -> None:
+    models, graph = product_in_two(tmp_path)
+    (node,) = [node for node in models[1].graph if node.op_type == "MatMul"]
+    node.metadata_props["mars.step"] = "-1"
+    with pytest.raises(InvariantError, match=r"'mars.step' is the number of a step, not '-1'"):
+        simulate(models, pool_with((2,)), graph)
+    node.metadata_props["mars.step"] = "9"
+    with pytest.raises(InvariantError, match="wait for each other in a circle"):
+        simulate(models, pool_with((2,)), graph)
+    models[1].graph.inputs[0].metadata_props["mars.step"] = "9"
+    with pytest.raises(InvariantError, match="the model input 'x' belongs to step 0 in one file and to step 9"):
+        simulate(models, pool_with((2,)), graph)
+
+
+def product_in_two(tmp_path: Path) -> tuple[list[ir.Model], ir.Model]:
     pool = pool_with((2,))
     made = from_text(PRODUCT, {"w": (64, 64)}, pool, tmp_path, {"only": "ES(N=2)"})
     return [own.clone() for own in models_of(made)], made.canonical
 
 
 def test_what_a_node_says_has_to_be_what_it_computes(tmp_path: Path) -> None:
-    models, graph = product(tmp_path)
+    models, graph = product_in_two(tmp_path)
     (node,) = [node for node in models[1].graph if node.op_type == "MatMul"]
     node.metadata_props["mars.share"] = "M=0:64,N=0:64,K=0:64"
     with pytest.raises(InvariantError, match=r"'only' of rank 1 says that it computes .* of shape \[64, 64\]"):
@@ -245,7 +340,7 @@ def test_what_a_node_says_has_to_be_what_it_computes(tmp_path: Path) -> None:
 
 
 def test_partitions_that_do_not_belong_here(tmp_path: Path) -> None:
-    models, graph = product(tmp_path)
+    models, graph = product_in_two(tmp_path)
     with pytest.raises(InvariantError, match="rank 1 is not in the pool"):
         simulate(models, pool_with((1,)), graph)
     models[0].metadata_props["mars.rank"] = "1"

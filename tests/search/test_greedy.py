@@ -12,9 +12,9 @@ from mars_onnx.pool.loader import load_pool
 from mars_onnx.rules.registry import rule_for
 from mars_onnx.rules.signature import signature_of
 from mars_onnx.search.candidates import candidates
+from mars_onnx.search.greedy import fill_in, greedy_mapping
 from mars_onnx.search.problem import Problem, Source, problem_of
 from mars_onnx.search.registry import search_method
-from mars_onnx.search.simple import fill_in, simple_mapping
 from mars_onnx.sharding.mapping import AcceleratorSet, LayerChoice, Mapping
 from mars_onnx.sharding.strategy import AUTO, WHOLE, Placement, parse_strategy
 
@@ -43,12 +43,12 @@ def test_problem(problem: Problem) -> None:
 @pytest.mark.parametrize("name", ["fpga_pool", "mixed_pool", "edge_pool"])
 def test_every_accelerator_is_in_a_set(problem: Problem, name: str) -> None:
     pool = load_pool(name)
-    mapping = simple_mapping(problem, pool)
+    mapping = greedy_mapping(problem, pool)
     members = [rank for own in mapping.sets for rank in own.members]
     assert sorted(members) == list(range(pool.size))
     assert [choice.name for choice in mapping.layers] == ["first", "middle", "last"]
     assert all(choice.strategy.placement is not Placement.AUTO for choice in mapping.layers)
-    assert mapping == simple_mapping(problem, pool)
+    assert mapping == greedy_mapping(problem, pool)
 
 
 def test_faster_accelerators_get_more(problem: Problem) -> None:
@@ -94,7 +94,7 @@ def test_candidates_apply(problem: Problem) -> None:
 
 
 def test_unknown_method() -> None:
-    with pytest.raises(UsageError, match="no search method is called 'magic'; there are simple"):
+    with pytest.raises(UsageError, match="no search method is called 'magic'; there are greedy"):
         search_method("magic")
 
 

@@ -1,4 +1,4 @@
-"""The simple rule: the whole pool, as one set or a set per group, and layer by layer the cheapest strategy.
+"""Greedy: the whole pool, as one set or a set per group, and layer by layer the cheapest strategy.
 
 No search: every layer takes the strategy whose compute time plus the communication to get its inputs there is least,
 given what the layers before it chose. It ignores what comes after. It stands in where nobody gives a mapping, and
@@ -28,7 +28,7 @@ _SPEED_STEPS = 16
 _SPEED_TOLERANCE = 1.05
 
 
-def simple_mapping(problem: Problem, pool: Pool) -> Mapping:
+def greedy_mapping(problem: Problem, pool: Pool) -> Mapping:
     """The cheaper of two: all accelerators as one set, or a set per group of the pool one after the other."""
     everyone = tuple(range(pool.size))
     shapes = [(everyone,)] if len(pool.groups()) == 1 else [(everyone,), pool.groups()]

@@ -1,0 +1,154 @@
+"""The steps of which the lockstep cost is made: a layer, a redistribution, a transfer of a model input or output.
+
+A step starts when all sets concerned are free and ends for all of them together; what happens inside is a timeline
+without overlap. So the cost of a step depends on nothing but its own arguments, and on one set costs add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from mars_onnx.cost.interconnect import Interconnect
+from mars_onnx.cost.shares import phase_seconds
+from mars_onnx.cost.timeline import Event, seconds_of
+from mars_onnx.geometry import Box, Layout, volume
+from mars_onnx.pool.topology import Pool
+from mars_onnx.redistribution.plan import Collective
+from mars_onnx.redistribution.planner import redistribute
+from mars_onnx.rules.base import Signature
+from mars_onnx.sharding.lowering import Sharding, lower, ring_shift
+from mars_onnx.sharding.strategy import Strategy
+
+
+@lru_cache(maxsize=16)
+def interconnect_of(pool: Pool) -> Interconnect:
+    """The interconnect of a pool, with all that it has found out so far."""
+    return Interconnect(pool)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An event of a step, and the collective that it is; ``None`` for compute."""
+
+    event: Event
+    collective: Collective | None = None
+
+
+@lru_cache(maxsize=1 << 17)
+def layer_seconds(
+    pool: Pool, signature: Signature, strategy: Strategy, members: tuple[int, ...], designs: tuple[str, ...]
+) -> float:
+    """Seconds of a layer: the longest share, or the phases of a ring and the shifts between them.
+
+    Args:
+        pool: Where the accelerators are described.
+        signature: Of the layer.
+        strategy: How it is cut.
+        members: Its set.
+        designs: Per member what it is configured as.
+
+    Raises:
+        InputError: The strategy cannot be applied.
+    """
+    return seconds_of(
+        [part.event for part in layer_parts(pool, signature, lower(signature, strategy, members), designs)]
+    )
+
+
+def layer_parts(
+    pool: Pool, signature: Signature, sharding: Sharding, designs: tuple[str, ...], label: str = "", moved: str = ""
+) -> Iterator[Part]:
+    """A layer: what every member computes, phase by phase, with the shifts of a ring between the phases.
+
+    Args:
+        pool: Where the accelerators are described.
+        signature: Of the layer.
+        sharding: How it is cut.
+        designs: Per member what it is configured as.
+        label: Of what is computed.
+        moved: Of what a ring moves.
+    """
+    phases = phase_seconds(pool, signature, sharding, designs)
+    places = {rank: place for place, rank in enumerate(sharding.members)}
+    ring = sharding.ring
+    rotating = None if ring is None else signature.inputs[ring.operand]
+    for number, group in enumerate(ring.groups if ring else (sharding.members,)):
+        for phase in range(max((len(phases[places[rank]]) for rank in group), default=0)):
+            for rank in group:
+                if sharding.phases[places[rank]][phase] is not None:
+                    yield Part(Event.compute(rank, phases[places[rank]][phase], label))
+            if ring and rotating and phase + 1 < len(group):
+                shift = ring_shift(group, ring.pieces[number], phase)
+                yield from _collectives(pool, shift, rotating.dtype.bitwidth, moved)
+
+
+@lru_cache(maxsize=1 << 17)
+def move_seconds(pool: Pool, source: Layout, target: Layout, bits: int) -> float:
+    """Seconds of a redistribution: its collectives, side by side where they have no member in common.
+
+    Args:
+        pool: What connects the accelerators.
+        source: Where the tensor is.
+        target: Where it is needed.
+        bits: Width of an element.
+    """
+    return seconds_of([part.event for part in move_parts(pool, source, target, bits)])
+
+
+def move_parts(pool: Pool, source: Layout, target: Layout, bits: int, label: str = "") -> Iterator[Part]:
+    """A redistribution; see :func:`move_seconds`."""
+    return _collectives(pool, redistribute(source, target, pool.distance).collectives, bits, label)
+
+
+def _collectives(pool: Pool, collectives: Iterable[Collective], bits: int, label: str) -> Iterator[Part]:
+    interconnect = interconnect_of(pool)
+    for own in collectives:
+        yield Part(Event.collective(own.group, interconnect.collective(own, bits / 8), label), own)
+
+
+def input_seconds(pool: Pool, layout: Layout, bits: int) -> float:
+    """Seconds until every member has its box of a model input.
+
+    Args:
+        pool: Says where inputs start.
+        layout: Who needs what.
+        bits: Width of an element.
+    """
+    return _exchange_seconds(pool, True, tuple(input_boxes(layout).items()), bits)
+
+
+def output_seconds(pool: Pool, layout: Layout, bits: int) -> float:
+    """Seconds until a model output is where outputs end.
+
+    Args:
+        pool: Says where outputs end.
+        layout: Who holds what; no partial sums.
+        bits: Width of an element.
+    """
+    return _exchange_seconds(pool, False, tuple(output_boxes(layout).items()), bits)
+
+
+def input_boxes(layout: Layout) -> dict[int, Box]:
+    """Per rank the box of a model input that goes there; every replica gets its own."""
+    return {rank: box for rank, box in zip(layout.members, layout.boxes, strict=True) if box is not None}
+
+
+def output_boxes(layout: Layout) -> dict[int, Box]:
+    """Per rank the box of a model output that leaves there: of replicas, the first."""
+    leaving: dict[Box, int] = {}
+    for rank, box in input_boxes(layout).items():
+        leaving.setdefault(box, rank)
+    return {rank: box for box, rank in leaving.items()}
+
+
+@lru_cache(maxsize=1 << 14)
+def _exchange_seconds(pool: Pool, entering: bool, boxes: tuple[tuple[int, Box], ...], bits: int) -> float:
+    if not boxes:
+        return 0.0
+    pairs = [(pool.inputs_at, rank) if entering else (rank, pool.outputs_at) for rank, _ in boxes]
+    sizes = np.asarray([volume(box) * bits / 8 for _, box in boxes])
+    return float(interconnect_of(pool).exchange(pairs, sizes))
