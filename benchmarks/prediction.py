@@ -33,6 +33,7 @@ from mars_onnx.cost.performance import performance_model
 from mars_onnx.errors import MarsError
 from mars_onnx.loading import load_model
 from mars_onnx.models import load_builder
+from mars_onnx.pipeline.text import parse_pipeline
 from mars_onnx.pool import Pool, load_pool
 from mars_onnx.pool.cpu_parameters import CpuParameters
 
@@ -141,8 +142,10 @@ def measure_model(name: str, pool: Pool, options: argparse.Namespace) -> list[Ru
         path = Path(folder) / f"{name}.onnx"
         onnx.save(proto, path)
         model = load_model(path)
-        canonical = compile(model, pool, search="simple").canonical.graph
-        cases = list(compilations(model, canonical, pool, options.search))
+        canonical = model.clone()
+        for pass_ in parse_pipeline("canonicalize", {}).passes:
+            pass_(canonical)
+        cases = list(compilations(model, canonical.graph, pool, options.search))
         deployer = ThreadDeployer(pool.size, options.threads_per_rank)
         things: list[Deployment] = [deployer.deploy(compiled) for _, compiled, _ in cases]
         cores = len(os.sched_getaffinity(0))
@@ -267,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     parser.add_argument("--json", type=Path, metavar="FILE.json", help="write all figures")
     options = parser.parse_args(arguments)
-    options.search = options.search or ["simple"]
+    options.search = options.search or ["greedy"]
     pool = load_pool(options.pool)
     runs: list[Run] = []
     layers: list[Layer] = []

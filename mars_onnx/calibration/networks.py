@@ -42,7 +42,7 @@ def networks(scale: float = 1.0) -> Iterator[onnx.ModelProto]:
         (_vectors, 4),
         (_attention, 8),
         (_elementwise, 8),
-        (_images, 6),
+        (_images, 8),
     )
     for family, (build, usual) in enumerate(families):
         for number in range(max(1, round(usual * scale))):
@@ -95,8 +95,16 @@ def _convolutions(writer: ModelWriter, number: int) -> None:
 
 def _first_layers(writer: ModelWriter, number: int) -> None:
     """Convolutions of images with few channels, whole and in strips, with a pooling behind."""
-    rows, cols = ((224, 224), (113, 224), (160, 160), (64, 224), (224, 115), (96, 96))[number % 6]
-    for kernel, stride, channels in ((7, 2, 64), (3, 1, 64), (3, 2, 32), (11, 4, 48), (5, 1, 16), (3, 2, 96)):
+    rows, cols = ((208, 208), (105, 208), (160, 160), (64, 240), (240, 123), (96, 96))[number % 6]
+    for kernel, stride, channels in (
+        (7, 2, 48),
+        (7, 2, 80),
+        (3, 1, 48),
+        (3, 2, 80),
+        (11, 4, 48),
+        (5, 1, 16),
+        (3, 2, 96),
+    ):
         x = writer.conv(writer.input(1, 3, rows, cols), channels, (kernel, kernel), stride=stride)
         x = _max_pool(writer, writer.same("Relu", x), 3, 2, 1)
         writer.output(_max_pool(writer, x, 2, 2, 0))
@@ -168,8 +176,8 @@ def _vectors(writer: ModelWriter, number: int) -> None:
 
 def _attention(writer: ModelWriter, number: int) -> None:
     """Heads of attention: products of activations, transposes, softmax."""
-    length = (128, 64, 197, 256, 32, 96, 384, 48)[number % 8]
-    for heads, width in ((8, 64), (4, 64), (12, 32), (2, 128)):
+    length = (120, 60, 197, 250, 36, 96, 380, 50)[number % 8]
+    for heads, width in ((10, 64), (5, 64), (12, 32), (3, 128)):
         if heads * length * length > 2e6:
             continue
         flat = writer.input(1, length, heads * width)
@@ -187,7 +195,7 @@ def _attention(writer: ModelWriter, number: int) -> None:
 
 def _elementwise(writer: ModelWriter, number: int) -> None:
     """Element by element, reductions, normalisations and copies, on plain tensors of one size."""
-    rows, cols = ((128, 512), (64, 512), (197, 768), (49, 2048), (784, 128), (3136, 64), (196, 1024), (3136, 256))[
+    rows, cols = ((120, 480), (60, 480), (197, 768), (50, 2048), (800, 128), (3200, 64), (200, 1024), (3200, 256))[
         number % 8
     ]
     x, y = writer.input(1, rows, cols), writer.input(1, rows, cols)
@@ -215,10 +223,11 @@ def _elementwise(writer: ModelWriter, number: int) -> None:
 
 def _images(writer: ModelWriter, number: int) -> None:
     """Pooling of all kinds behind convolutions, and transposed convolutions."""
-    rows, cols = ((56, 56), (28, 56), (28, 28), (14, 28), (14, 14), (7, 7))[number % 6]
-    for channels in (64, 256, 128):
+    rows, cols = ((108, 110), (54, 108), (54, 54), (27, 54), (26, 26), (14, 26), (13, 13), (7, 13))[number % 8]
+    for channels in (64, 224, 128):
         x = writer.same("Relu", writer.conv(writer.input(1, 32, rows, cols), channels, (1, 1)))
         writer.output(_max_pool(writer, x, 2, 2, 0))
+        writer.output(_max_pool(writer, x, 3, 2, 1))
         writer.output(_max_pool(writer, x, 3, 1, 1))
         writer.output(_max_pool(writer, x, 3, 1, 1, "AveragePool"))
         writer.output(writer.node("GlobalAveragePool", [x], (1, channels, 1, 1)))
