@@ -1,18 +1,21 @@
-"""Run a partitioned model: ``python -m mars_onnx.run DIR --input x.npy --output y.npz``."""
+"""Run a partitioned model: ``python -m mars_onnx.run DIR --input x.npy --output y.npz``.
+
+Alone it runs a thread per accelerator; under ``mpiexec -n N`` every process runs one.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mars_onnx.errors import InputError, MarsError, UsageError
 
 if TYPE_CHECKING:
+    from mars_onnx.runtime.mpi.rank import Rank
     from mars_onnx.runtime.plan_file import PlanFile
-    from mars_onnx.runtime.runner import PartitionRunner, RunResult
     from mars_onnx.runtime.transport import Array
 
 
@@ -30,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mars-onnx-run",
-        description="Run the partitions in DIR together, a thread per accelerator, on this machine's CPU.",
+        description="Run the partitions in DIR together: on this machine's CPU, a thread per accelerator; under "
+        "mpiexec -n N, where N is the number of partitions, a process per accelerator.",
         epilog="exit codes: 0 fine, 1 bad input or a partition failed, 2 wrong usage",
     )
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder with plan.json and the partitions")
@@ -45,39 +49,84 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--random", type=_natural, metavar="SEED", help="random values for inputs that are not given")
     parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run N times and show the times")
     parser.add_argument("--warm-up", type=_natural, default=0, metavar="N", help="runs before that are not timed")
-    parser.add_argument("--rendezvous", action="store_true", help="let every send wait for its receiver")
+    parser.add_argument("--rendezvous", action="store_true", help="threads: let every send wait for its receiver")
+    parser.add_argument(
+        "--rank-map",
+        metavar="LIST|FILE",
+        help="MPI: the accelerator of every process, by id or rank: a,b,c or a file with one per line",
+    )
+    parser.add_argument("--threads", action="store_true", help="a thread per accelerator though mpiexec is there")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
     # Imported here so that --help and wrong usage answer at once.
-    from mars_onnx.runtime.runner import PartitionRunner, load_folder
+    from mars_onnx.runtime.mpi.library import launched
 
     if options.output is not None and options.output.suffix != ".npz":
         raise UsageError(f"--output {options.output}: should end in .npz")
+    if launched() and not options.threads:
+        _run_processes(options)
+    else:
+        _run_threads(options)
+
+
+def _run_threads(options: argparse.Namespace) -> None:
+    from mars_onnx.runtime.runner import PartitionRunner, load_folder
+
+    if options.rank_map is not None:
+        raise UsageError("--rank-map is for MPI; start with mpiexec -n N")
     plan, files = load_folder(options.folder)
     inputs = _inputs(options, plan)
     runner = PartitionRunner(files, plan, rendezvous=options.rendezvous)
-    result, times = _timed(runner, inputs, options.warm_up, options.repeat)
-    if options.output is not None:
-        _save(options.output, result.outputs)
-    if not options.quiet:
-        _show(result, times, len(files))
+    runner.prepare()
+
+    def once() -> tuple[dict[str, Array], float]:
+        result = runner.run(inputs)
+        return result.outputs, result.seconds
+
+    outputs, times = _timed(once, options)
+    _finish(options, outputs, times, f"{len(files)} threads on this CPU")
+
+
+def _run_processes(options: argparse.Namespace) -> None:
+    from mars_onnx.runtime.mpi.rank import Rank, rank_map
+
+    if options.rendezvous:
+        raise UsageError("--rendezvous is for threads; MPI has its own semantics")
+    rank = Rank(options.folder, ranks=None if options.rank_map is None else rank_map(options.rank_map))
+    with rank:
+        if rank.is_host:
+            _drive(rank, options)
+        else:
+            rank.serve()
+
+
+def _drive(rank: Rank, options: argparse.Namespace) -> None:
+    inputs = _inputs(options, rank.plan)
+    outputs, times = _timed(lambda: rank.timed(inputs), options)
+    _finish(options, outputs, times, f"{len(rank.ranks)} MPI processes")
 
 
 def _timed(
-    runner: PartitionRunner, inputs: dict[str, Array], warm_up: int, repeat: int
-) -> tuple[RunResult, list[float]]:
-    runner.prepare()
-    for _ in range(warm_up):
-        runner.run(inputs)
-    result = runner.run(inputs)
-    times = [result.seconds]
-    for _ in range(repeat - 1):
-        result = runner.run(inputs)
-        times.append(result.seconds)
-    return result, times
+    once: Callable[[], tuple[dict[str, Array], float]], options: argparse.Namespace
+) -> tuple[dict[str, Array], list[float]]:
+    for _ in range(options.warm_up):
+        once()
+    outputs, seconds = once()
+    times = [seconds]
+    for _ in range(options.repeat - 1):
+        outputs, seconds = once()
+        times.append(seconds)
+    return outputs, times
+
+
+def _finish(options: argparse.Namespace, outputs: dict[str, Array], times: list[float], how: str) -> None:
+    if options.output is not None:
+        _save(options.output, outputs)
+    if not options.quiet:
+        _show(outputs, times, how)
 
 
 def _inputs(options: argparse.Namespace, plan: PlanFile) -> dict[str, Array]:
@@ -132,24 +181,22 @@ def _save(path: Path, outputs: dict[str, Array]) -> None:
         raise InputError(f"--output {path}: {error.strerror}") from None
 
 
-def _show(result: RunResult, times: list[float], partitions: int) -> None:
+def _show(outputs: dict[str, Array], times: list[float], how: str) -> None:
     import numpy as np
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{partitions} partitions")
+    table = Table(title=how)
     for column in ("output", "type", "shape", "min", "mean", "max"):
         table.add_column(column, overflow="fold")
-    for name, array in result.outputs.items():
+    for name, array in outputs.items():
         numbers = array.astype(np.float64) if array.dtype.kind not in "cOSU" and array.size else None
         figures = ["-"] * 3 if numbers is None else [f"{f(numbers):.4g}" for f in (np.min, np.mean, np.max)]
         table.add_row(name, str(array.dtype), "x".join(map(str, array.shape)) or "scalar", *figures)
     console = Console()
     console.print(table)
     best, median = min(times), float(np.median(times))
-    console.print(
-        f"{len(times)} run(s): fastest {best * 1e3:.3f} ms, median {median * 1e3:.3f} ms (threads on this CPU)"
-    )
+    console.print(f"{len(times)} run(s): fastest {best * 1e3:.3f} ms, median {median * 1e3:.3f} ms ({how})")
 
 
 def _natural(text: str) -> int:

@@ -152,17 +152,24 @@ class PartitionExecutor:
                 except RUNTIME_ERRORS as error:
                     raise RunError(f"{_place(step)}: ONNX Runtime refuses it: {error}") from error
             steps.append((step, session))
-        bound: dict[str, BoundCommunication] = {}
+        self._programs[observe] = _Program(steps, _drops([step for step, _ in steps], self.outputs), fed, {})
+
+    def bind(self, observe: bool = False) -> None:
+        """Let the transport set up all communications; after :meth:`prepare`, together with all other partitions.
+
+        Raises:
+            RunError: It cannot; the message names the tag.
+        """
+        program = self._programs[observe]
         kinds = {str(v.name): v for v in (*self.model.graph.inputs, *(v for n in self.model.graph for v in n.outputs))}
         kinds |= self.model.graph.initializers
-        for step, _ in steps:
+        for step, _ in program.steps:
             if isinstance(step, CommunicationStep):
                 x = None if step.x is None else _kind(kinds[step.x])
                 known = step.x is None or x is not None
                 prepared = self.transport.bind(step.operator, x) if known else None
                 if prepared is not None:
-                    bound[step.name] = prepared
-        self._programs[observe] = _Program(steps, _drops([step for step, _ in steps], self.outputs), fed, bound)
+                    program.bound[step.name] = prepared
 
     def steps(self) -> tuple[Step, ...]:
         """The steps of a run without observer, in their order; :meth:`prepare` first."""

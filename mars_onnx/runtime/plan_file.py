@@ -158,13 +158,24 @@ def load_plan(folder: str | Path, check_hashes: bool = True) -> PlanFile:
         raise InputError(f"{path}: not JSON: {error}") from None
     plan = parse_plan(content, str(path))
     for partition in plan.partitions:
-        for name, digest in ((partition.file, partition.sha256), (partition.data_file, partition.data_sha256)):
-            if name is None:
-                continue
-            file = _inside(Path(folder), name, path)
-            if check_hashes and file_sha256(file) != digest:
-                raise InputError(f"{file}: not the file that {path} was written with (its SHA-256 differs)")
+        check_partition(folder, partition, check_hashes)
     return plan
+
+
+def check_partition(folder: str | Path, partition: PartitionEntry, check_hashes: bool = True) -> Path:
+    """Check the files of one accelerator, and say where its partition is.
+
+    Raises:
+        InputError: A file leads out of the folder, cannot be read, or has changed.
+    """
+    plan = Path(folder) / FILE_NAME
+    for name, digest in ((partition.file, partition.sha256), (partition.data_file, partition.data_sha256)):
+        if name is None:
+            continue
+        file = _inside(Path(folder), name, plan)
+        if check_hashes and file_sha256(file) != digest:
+            raise InputError(f"{file}: not the file that {plan} was written with (its SHA-256 differs)")
+    return Path(folder) / partition.file
 
 
 def parse_plan(content: object, place: str = FILE_NAME) -> PlanFile:

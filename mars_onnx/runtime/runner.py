@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
-from mars_onnx.errors import InputError, InvariantError, MarsError, RunError
-from mars_onnx.geometry import Box
+from mars_onnx.errors import InputError, MarsError, RunError
+from mars_onnx.runtime.boxes import check_inputs, check_names, local_inputs, whole_outputs
 from mars_onnx.runtime.executor import Claim, PartitionExecutor
 from mars_onnx.runtime.plan_file import PlanFile, load_plan
 from mars_onnx.runtime.sessions import ExecutorOptions
@@ -72,7 +70,8 @@ class PartitionRunner:
             entry.rank: PartitionExecutor(load_partition(model), fabric.endpoints[entry.rank], options)
             for entry, model in zip(plan.partitions, partitions, strict=True)
         }
-        self._check_names()
+        for rank, executor in self._executors.items():
+            check_names(plan, rank, executor.inputs, executor.outputs)
 
     def prepare(self, deep: bool = False) -> None:
         """Build all sessions, which otherwise the first run does."""
@@ -90,7 +89,7 @@ class PartitionRunner:
             InputError: An input is missing or of the wrong shape or element type.
             RunError: A partition failed; the message names accelerator and node or segment.
         """
-        self._check_inputs(inputs)
+        check_inputs(self.plan, inputs)
         fabric = self._fabric()
         results: dict[int, dict[str, Array]] = {}
         observed: dict[int, list[Observed]] = {rank: [] for rank in self._executors}
@@ -103,13 +102,13 @@ class PartitionRunner:
             def observe(claim: Claim, array: Array) -> None:
                 observed[rank].append(Observed(rank, name, claim, array))
 
-            results[rank] = executor.run(self._scatter(rank, inputs), observe if deep else None)
+            results[rank] = executor.run(local_inputs(self.plan, rank, inputs), observe if deep else None)
 
         start = perf_counter()
         self._in_threads(fabric, work)
         seconds = perf_counter() - start
         everything = tuple(item for rank in sorted(observed) for item in observed[rank])
-        return RunResult(self._gather(results), everything, seconds)
+        return RunResult(whole_outputs(self.plan, results), everything, seconds)
 
     def _fabric(self) -> ThreadFabric:
         fabric = ThreadFabric(len(self._all_names), self._rendezvous, self._timeout, self._all_names)
@@ -142,61 +141,6 @@ class PartitionRunner:
             cause = failures[0][1]
             kind = type(cause) if isinstance(cause, MarsError) else RunError
             raise kind(fabric.failure or str(cause)) from cause
-
-    def _check_names(self) -> None:
-        for tensors, kind in ((self.plan.inputs, "input"), (self.plan.outputs, "output")):
-            planned = {rank: {t.tensor for t in tensors for b in t.boxes if b.rank == rank} for rank in self._executors}
-            for rank, executor in self._executors.items():
-                there = set(executor.inputs) if kind == "input" else set(executor.outputs)
-                wrong = sorted(there - planned[rank] if kind == "input" else planned[rank] - there)
-                if wrong:
-                    where = "partition, not in the plan" if kind == "input" else "plan, not in the partition"
-                    name = self._names[rank]
-                    raise InvariantError(f"accelerator {name} (rank {rank}): {kind} {wrong[0]} is in the {where}")
-
-    def _check_inputs(self, inputs: Mapping[str, Array]) -> None:
-        names = {tensor.tensor for tensor in self.plan.inputs}
-        for name in sorted(inputs.keys() - names):
-            raise InputError(f"the model has no input {name!r}; it has {', '.join(sorted(names))}")
-        for tensor in self.plan.inputs:
-            if tensor.tensor not in inputs:
-                raise InputError(f"input {tensor.tensor!r} is not given")
-            given = inputs[tensor.tensor]
-            if (given.shape, given.dtype) != (tensor.shape, tensor.numpy_dtype):
-                raise InputError(
-                    f"input {tensor.tensor!r} is {given.dtype}{list(given.shape)}; the model takes "
-                    f"{tensor.dtype}{list(tensor.shape)}"
-                )
-
-    def _scatter(self, rank: int, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        wanted = self._executors[rank].inputs
-        return {
-            tensor.tensor: inputs[tensor.tensor][_slices(held.box)]
-            for tensor in self.plan.inputs
-            for held in tensor.boxes
-            if held.rank == rank and tensor.tensor in wanted
-        }
-
-    def _gather(self, results: Mapping[int, Mapping[str, Array]]) -> dict[str, Array]:
-        outputs: dict[str, Array] = {}
-        for tensor in self.plan.outputs:
-            whole = np.empty(tensor.shape, tensor.numpy_dtype)
-            for held in tensor.boxes:
-                piece = results[held.rank][tensor.tensor]
-                shape = tuple(stop - start for start, stop in held.box)
-                if (piece.shape, piece.dtype) != (shape, whole.dtype):
-                    raise RunError(
-                        f"accelerator {self._names[held.rank]} (rank {held.rank}): output {tensor.tensor} is "
-                        f"{piece.dtype}{list(piece.shape)}, the plan says {tensor.dtype}{list(shape)}"
-                    )
-                whole[_slices(held.box)] = piece
-            outputs[tensor.tensor] = whole
-        return outputs
-
-
-def _slices(box: Box) -> tuple[Any, ...]:
-    """Index of a box; the ellipsis makes the result an array even of a scalar."""
-    return (*(slice(start, stop) for start, stop in box), ...)
 
 
 def load_partition(model: ir.Model | str | Path) -> ir.Model:

@@ -1,0 +1,1 @@
+"""Partitions as MPI processes, one per accelerator. Importing this package imports no MPI."""
