@@ -157,8 +157,10 @@ def _matrices(writer: ModelWriter, number: int) -> None:
         elif draw < 0.6:
             width = writer.shapes[y][-1]
             y = writer.same("LayerNormalization", y, writer.weight(width), writer.weight(width), axis=-1)
-        elif draw < 0.8 and writer.shapes[y] == writer.shapes[x]:
-            y = writer.same("Add", y, x)
+        elif draw < 0.85:
+            width = writer.shapes[y][-1]
+            y = writer.same("Add", y, writer.input(*writer.shapes[y]))
+            y = writer.same("LayerNormalization", y, writer.weight(width), writer.weight(width), axis=-1)
         x = y
     writer.output(x)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from mars_onnx.pool.format import POOL_FORMAT
 
 DESIGN = "ort_cpu"
 _HOST = "host"
+#: A little less than two: going there and back has to take longer than going straight.
+_DETOUR = 1.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,16 @@ def pool_text(machine: Machine) -> str:
         }
         for name in ids
     ]
+    # The way through the host stores and forwards: with these bounds it never beats the link of a pair.
+    slowest = min((times.bandwidth_bytes_per_s for times in machine.links.values()), default=math.inf)
+    longest = max((times.latency_s for times in machine.links.values()), default=0.0)
     links: list[dict[str, object]] = [
         {
             "between": [[_HOST, name] for name in ids],
-            "bandwidth_bytes_per_s": _short(machine.host_bandwidth_bytes_per_s),
-            "latency_s": _short(machine.run_s / 2),
+            "bandwidth_bytes_per_s": _short(min(machine.host_bandwidth_bytes_per_s, _DETOUR * slowest)),
+            "latency_s": _short(max(machine.run_s, longest) / _DETOUR),
             "duplex": "full",
-            "source": "half of what a run costs beside its kernels, each way",
+            "source": "a run of one kernel less that kernel, half each way; slow enough that no message takes this way",
         }
     ]
     for (first, second), times in sorted(machine.links.items()):

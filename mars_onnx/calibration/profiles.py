@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from mars_onnx.cost.fusion import is_fused
+from mars_onnx.cost.fusion import is_fused, joins_sum
 from mars_onnx.errors import InputError
 from mars_onnx.rules.signature import signature_of
 
@@ -122,9 +122,16 @@ def _before(node: ir.Node) -> ir.Node:
     raise ValueError(f"{node.name} has no link before it")
 
 
+def _shape_of(node: ir.Node) -> tuple[int, ...]:
+    shape = node.outputs[0].shape
+    return () if shape is None else tuple(extent for extent in shape if isinstance(extent, int))
+
+
 def nodes_of(kernels: Sequence[Kernel], graph: ir.Graph) -> list[tuple[Kernel, tuple[ir.Node, ...]]]:
     """Per kernel the nodes that it computes, the leader first; kernels that no node has given are left out."""
     by_name = {node.name: node for node in graph}
+    # ONNX Runtime gives a normalisation that takes up a sum a name of its own; they come in the order of the graph.
+    joined = [node for node in graph if joins_sum(signature_of(node))]
     by_value = {value.name: node for node in graph for value in node.outputs}
     groups: dict[ir.Node, list[ir.Node]] = {}
     for node in graph:
@@ -135,6 +142,10 @@ def nodes_of(kernels: Sequence[Kernel], graph: ir.Graph) -> list[tuple[Kernel, t
             continue
         name = _ADDED.sub("", kernel.name)
         computed = by_name.get(name) or by_value.get(name)
+        if computed is None and kernel.op_type == "SkipLayerNormalization":
+            computed = next((node for node in joined if kernel.outputs and _shape_of(node) == kernel.outputs[0]), None)
+            if computed is not None:
+                joined.remove(computed)
         if computed is not None:
             found.append((kernel, tuple(groups[leader_of(computed)])))
     return found

@@ -41,3 +41,8 @@ def _matrix(signature: Signature, head: str, links: tuple[str, ...]) -> bool:
     if links[0] == "Add":
         return any(len(shape) == 1 for shape in shapes)
     return links[0] in ("Mul", "Div") and any(prod(shape) == 1 for shape in shapes)
+
+
+def joins_sum(signature: Signature) -> bool:
+    """Whether a normalisation also computes the residual sum that it normalises (SkipLayerNormalization)."""
+    return signature.op_type == "LayerNormalization" and signature.chain == ("Add",)

@@ -87,7 +87,8 @@ class Workload:
         fused: 1 where a runtime that fuses operators computes this together with the operator before: see
             ``mars_onnx.cost.fusion``. A model of hardware that does not may ignore it.
         effort: How much an element asks for within its class: 0 what is simple (sums, products, comparisons, copies in
-            order), 1 a function (exp, erf, tanh), a copy in another order, statistics; 2 what is made of several.
+            order), 1 a function (exp, erf, tanh), a copy in another order, statistics; 2 what is made of several,
+            or a normalisation together with the sum before it.
     """
 
     op_class: IntArray

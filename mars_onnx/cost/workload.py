@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from mars_onnx.cost.fusion import is_fused
+from mars_onnx.cost.fusion import is_fused, joins_sum
 from mars_onnx.cost.performance import SPATIAL_DIMENSIONS, IntArray, OpClass, Workload
 from mars_onnx.rules.axes import Ranges
 from mars_onnx.rules.base import Dims, OpRule, TensorType
@@ -91,7 +91,7 @@ def workload(rule: OpRule, ranges: Ranges, weights: Collection[int] | None = Non
         output_bytes=output_bytes,
         dtype_bits=_bits(first.dtype) if first else 32,
         fused=int(is_fused(signature)),
-        effort=_EFFORT_OF.get(signature.op_type, 0),
+        effort=2 if joins_sum(signature) else _EFFORT_OF.get(signature.op_type, 0),
         **_extents(rule, ranges, kind),
     )
 

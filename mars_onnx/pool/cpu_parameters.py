@@ -23,10 +23,12 @@ KernelKind = Literal[
     "elementwise",
     "function",
     "normalization",
+    "normalization_of_sum",
     "softmax",
     "reduction",
     "move",
     "transpose",
+    "view",
     "fused",
     "other",
 ]
@@ -75,7 +77,8 @@ class CpuParameters(Parameters):
         blocks_per_step: Blocks of output channels that a step computes.
         pixels_per_step: Pixels of a row that a step computes.
         near_cache_bytes: Of a core's own cache.
-        kernels: One per kind of kernel, or for several. A kind without one is refused by name, "fused" is free.
+        kernels: One per kind of kernel, or for several. A kind without one is refused by name; "fused" and
+            "view" are then free.
     """
 
     vector_words: Count = 16

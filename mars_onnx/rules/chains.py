@@ -20,6 +20,8 @@ def chain_of(node: ir.Node) -> tuple[str, ...]:
 
     An addition has two chains to be a link of; it belongs to that of its first operand that ends one.
     """
+    if node.op_type == "LayerNormalization" and not node.domain:
+        return _residual(node)
     if node.op_type not in _UNARY | _BINARY or node.domain:
         return ()
     operands = node.inputs[:1] if node.op_type in _UNARY else node.inputs
@@ -37,6 +39,18 @@ def chain_of(node: ir.Node) -> tuple[str, ...]:
     return ()
 
 
+def _residual(node: ir.Node) -> tuple[str, ...]:
+    """A normalisation of a sum of two activations: runtimes compute both at once, whoever else reads the sum."""
+    value = node.inputs[0]
+    while value is not None and (before := value.producer()) is not None and before.domain == _MOVING:
+        value = before.inputs[0] if before.inputs else None
+    before = value.producer() if value is not None else None
+    if before is None or before.op_type != "Add" or before.domain:
+        return ()
+    alike = all(_is_activation_like(operand, before.outputs[0]) for operand in before.inputs)
+    return ("Add",) if alike else ()
+
+
 def _producer(value: ir.Value | None) -> ir.Node | None:
     """Who computes a value that only one node reads; Redistributes in between do not count."""
     while value is not None:
@@ -47,6 +61,10 @@ def _producer(value: ir.Value | None) -> ir.Node | None:
             return node
         value = node.inputs[0] if node.inputs else None
     return None
+
+
+def _is_activation_like(operand: ir.Value | None, result: ir.Value) -> bool:
+    return operand is not None and operand.const_value is None and _same_shape(operand, result)
 
 
 def _same_shape(first: ir.Value | None, second: ir.Value) -> bool:

@@ -16,7 +16,7 @@ from mars_onnx.pool.cpu_parameters import CpuParameters
 class CpuKernels:
     """Per kind of kernel a sum of ``coefficient * count``; see :mod:`mars_onnx.cost.models.kernels` for the counts.
 
-    What was measured includes memory, so ``memory_s`` is only told, not added. Views are free. The on-chip memory in
+    What was measured includes memory, so ``memory_s`` is only told, not added. The on-chip memory in
     use is not known and told as 0.
     """
 
@@ -30,7 +30,7 @@ class CpuKernels:
         self._machine = design.parameters
         self._bandwidth = accelerator.memory_bandwidth_bytes_per_s
         self._table = np.zeros((len(KINDS) + 1, len(COEFFICIENTS)))
-        self._known = {number("fused"), -1}
+        self._known = {number("fused"), number("view"), -1}
         for kernel in design.parameters.kernels:
             for kind in kernel.kinds:
                 self._table[number(kind)] = [getattr(kernel, name) for name in COEFFICIENTS]

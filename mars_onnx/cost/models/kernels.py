@@ -79,10 +79,11 @@ def counts(work: Workload, machine: CpuParameters) -> Counts:
         (("gemm", "gemm_batched", "gemv"), _matrix(work, machine)),
         (("pool", "pool_global"), _pool(work)),
         (("fused",), _fused(work)),
+        (("view",), _stack(work, 0, 0, 0, 0, 0, 0)),
     ):
         chosen = np.isin(kind, [number(name) for name in kinds])
         values = np.where(chosen[..., None], found, values)
-    far = np.where(kind == number("fused"), 0.0, far)
+    far = np.where(np.isin(kind, (number("fused"), number("view"))), 0.0, far)
     return Counts(kind, np.concatenate([values, far[..., None]], axis=-1))
 
 
@@ -94,7 +95,9 @@ def _kinds(work: Workload, machine: CpuParameters) -> npt.NDArray[np.int64]:
     for op_class, name in ((OpClass.ELEMENTWISE, "function"), (OpClass.MOVE, "transpose")):
         kind = np.where((work.op_class == op_class) & (work.effort > 0), number(name), kind)
     # Without statistics a normalisation is a product and a sum per element.
-    kind = np.where((work.op_class == OpClass.NORMALIZATION) & (work.effort == 0), number("elementwise"), kind)
+    normalizing = work.op_class == OpClass.NORMALIZATION
+    kind = np.where(normalizing & (work.effort == 0), number("elementwise"), kind)
+    kind = np.where(normalizing & (work.effort > 1), number("normalization_of_sum"), kind)
     # A pooling without a kernel is over the whole image.
     whole = (work.op_class == OpClass.POOL) & np.all(work.kernel == 1, axis=-1)
     kind = np.where(whole, number("pool_global"), kind)
@@ -116,7 +119,8 @@ def _kinds(work: Workload, machine: CpuParameters) -> npt.NDArray[np.int64]:
     gemm = np.where((work.m * work.batch == 1) & ~batched, number("gemv"), gemm)
     kind = np.where(work.op_class == OpClass.MATMUL, gemm, kind)
     kind = np.where(work.fused > 0, number("fused"), kind)
-    found: npt.NDArray[np.int64] = np.where((work.elements > 0) & (work.op_class != OpClass.VIEW), kind, -1)
+    kind = np.where(work.op_class == OpClass.VIEW, number("view"), kind)
+    found: npt.NDArray[np.int64] = np.where(work.elements > 0, kind, -1)
     return found
 
 
