@@ -37,7 +37,7 @@ def measure_here(model: str, pool: str) -> dict[str, float]:
     work = load_model(model)
     done("load")
     timing = Timing()
-    compilation = run(work, Path(model), hardware, pipeline, "greedy", [timing])
+    compilation = run(work, Path(model), hardware, pipeline, [timing])
     steps.update({name: seconds for name, seconds, _ in timing.rows})
     done("checks between passes, hash of the model")
     _ = compilation.price

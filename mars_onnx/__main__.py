@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mars_onnx.errors import MarsError, UsageError
+from mars_onnx.search.names import ALL, DEFAULT, TITLES
 from mars_onnx.version import __version__
 
-_EXIT_CODES = (
-    """exit codes: 0 done, 1 bad model, pool or mapping, 2 usage, 3 does not fit the pool, 4 verification failed"""
-)
+_INTERRUPTED = 130
+_EXIT_CODES = f"""exit codes:
+  0 done, 1 bad model, pool or mapping, 2 usage, 3 does not fit the pool, 4 verification failed,
+  {_INTERRUPTED} interrupted
+"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,14 +23,33 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="mars-onnx",
         description="Partition an ONNX model over a pool of accelerators: one ONNX model per accelerator.",
-        epilog=_EXIT_CODES,
+        epilog=f"search methods:\n{_methods()}\n\n{_EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     result.add_argument("model", nargs="?", type=Path, help="the ONNX model")
     result.add_argument("--hw", metavar="POOL", help="a pool file, or the name of a shipped pool")
     result.add_argument("-o", "--output", metavar="DIR", type=Path, help="output folder (default: <model stem>.mars)")
     result.add_argument("--mapping", metavar="FILE", type=Path, help="use this mapping (JSON, or a plan.json)")
-    result.add_argument(
-        "--search", metavar="METHOD", default="greedy", help="how to choose a mapping (default: greedy)"
+    search = result.add_argument_group("search")
+    search.add_argument(
+        "--search", metavar="METHOD", default=DEFAULT, help=f"how to choose a mapping; see below (default: {DEFAULT})"
+    )
+    search.add_argument(
+        "--objective",
+        choices=("latency", "throughput"),
+        default="latency",
+        help="make small the latency of one inference, or the time between two of a stream (default: latency)",
+    )
+    search.add_argument(
+        "--time-limit", metavar="SECONDS", type=float, help="then take the best mapping so far; Ctrl-C does so too"
+    )
+    search.add_argument(
+        "--compare",
+        metavar=f"{ALL}|METHOD,...",
+        help="let other search methods choose too, on the same cost model, and report them",
+    )
+    search.add_argument(
+        "--seed", type=int, default=0, help="of search methods that draw numbers, and of --verify (default: 0)"
     )
     shapes = result.add_argument_group("shapes")
     shapes.add_argument("--dim", metavar="NAME=VALUE", action="append", default=[], help="size of a symbolic dimension")
@@ -37,7 +59,6 @@ def parser() -> argparse.ArgumentParser:
     check = result.add_argument_group("verification")
     check.add_argument("--verify", action="store_true", help="run the partitions and compare with the original")
     check.add_argument("--deep", action="store_true", help="with --verify: compare every box of every tensor")
-    check.add_argument("--seed", type=int, default=0, help="of the random inputs (default: 0)")
     passes = result.add_argument_group("passes")
     passes.add_argument("--pass-pipeline", metavar="TEXT", help="passes to run, as in 'canonicalize{dim=N=1},...'")
     passes.add_argument("--list-passes", action="store_true", help="describe all passes and exit")
@@ -55,6 +76,10 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def _methods() -> str:
+    return "\n".join(f"  {name:10} {title}" for name, title in TITLES.items())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = parser().parse_args(argv)
@@ -70,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return UsageError.exit_code
     except KeyboardInterrupt:
         print("mars-onnx: interrupted", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 from rich.console import Console
 
-from mars_onnx.compiler import DEFAULT_PIPELINE, Compilation, run, verify_stages
+from mars_onnx.compiler import DEFAULT_PIPELINE, Compilation, objective_of, run, search_fields, verify_stages
 from mars_onnx.errors import InputError, UsageError, VerificationError
 from mars_onnx.loading import load_model
 from mars_onnx.pipeline import PrintAfter, StopAfter, Timing, list_passes, parse_pipeline, run_pipeline
@@ -19,7 +19,11 @@ from mars_onnx.pipeline.callbacks import check_pass_names
 from mars_onnx.pipeline.text import Pipeline
 from mars_onnx.pool.loader import load_pool
 from mars_onnx.report.folder import check_target
+from mars_onnx.report.progress import SearchWatch
 from mars_onnx.report.terminal import show
+from mars_onnx.search.compare import comparators
+from mars_onnx.search.find import check_options
+from mars_onnx.search.method import SearchOptions
 from mars_onnx.stages import attachments
 
 
@@ -34,24 +38,34 @@ def partition(options: argparse.Namespace) -> int:
         return 0
     if options.model is None:
         raise UsageError("name a model: mars-onnx model.onnx --hw POOL (--help shows all options)")
-    pipeline = _pipeline(options)
+    watch = SearchWatch(None if options.quiet else Console(stderr=True))
+    pipeline = _pipeline(options, watch)
     timing = Timing()
     callbacks: list[Callable[..., bool]] = [timing, PrintAfter(frozenset(options.print_ir_after))]
     if options.stop_after is not None:
         _stop_early(options, pipeline, [*callbacks, StopAfter(options.stop_after)])
     else:
-        _compile(options, pipeline, callbacks)
+        _compile(options, pipeline, callbacks, watch)
     if options.timing:
         print(timing.table())
     return 0
 
 
-def _pipeline(options: argparse.Namespace) -> Pipeline:
-    given = {
+def _search_options(options: argparse.Namespace) -> SearchOptions:
+    search = SearchOptions(objective_of(options.objective), options.time_limit, options.seed)
+    check_options(search)
+    return search
+
+
+def _compared(options: argparse.Namespace) -> tuple[str, ...]:
+    names = (options.compare or "").split(",")
+    return comparators([name.strip() for name in names if name.strip()], options.search)
+
+
+def _pipeline(options: argparse.Namespace, watch: SearchWatch) -> Pipeline:
+    given = search_fields(options.search, options.mapping, _search_options(options), watch) | {
         "dim": tuple(options.dim),
         "input_shape": tuple(options.input_shape),
-        "search": options.search,
-        "mapping": "" if options.mapping is None else str(options.mapping),
     }
     pipeline = parse_pipeline(options.pass_pipeline or DEFAULT_PIPELINE, given)
     check_pass_names("--print-ir-after", options.print_ir_after, pipeline.passes)
@@ -59,8 +73,8 @@ def _pipeline(options: argparse.Namespace) -> Pipeline:
         check_pass_names("--stop-after", [options.stop_after], pipeline.passes)
     if options.deep and not options.verify:
         raise UsageError("--deep says how thorough --verify is; give both")
-    if options.seed < 0:
-        raise UsageError(f"--seed {options.seed}: must not be negative")
+    if options.stop_after is not None and options.compare is not None:
+        raise UsageError("--compare belongs into the report, which --stop-after does not write; leave one out")
     return pipeline
 
 
@@ -91,15 +105,19 @@ def _save_whole(model: ir.Model, target: Path) -> None:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
-def _compile(options: argparse.Namespace, pipeline: Pipeline, callbacks: list[Callable[..., bool]]) -> None:
+def _compile(
+    options: argparse.Namespace, pipeline: Pipeline, callbacks: list[Callable[..., bool]], watch: SearchWatch
+) -> None:
     if options.hw is None:
         raise UsageError("name a pool of accelerators with --hw: a file, or a shipped pool such as fpga_pool")
     target: Path = options.output or Path(f"{options.model.stem}.mars")
     check_target(target)
+    compared = _compared(options)
     pool = load_pool(options.hw)
     model = load_model(options.model)
-    method = "mapping" if options.mapping else options.search
-    compilation = run(model, options.model, pool, pipeline, method, callbacks)
+    compilation = run(model, options.model, pool, pipeline, callbacks)
+    if compared:
+        compilation.compare(compared, _search_options(options), watch)
     if options.verify:
         compilation.verify(options.seed, deep=options.deep)
     compilation.save(target)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,22 +14,29 @@ import onnx_ir as ir
 
 from mars_onnx.cost.price import Price, price
 from mars_onnx.emission.finish import Partitions
-from mars_onnx.errors import CapacityError, InputError, InvariantError, MarsError
+from mars_onnx.errors import InputError, InvariantError, MarsError, UsageError
 from mars_onnx.loading import load_model
 from mars_onnx.pipeline.callbacks import VerifyStages
-from mars_onnx.pipeline.runner import Callback, PassRun, run_pipeline
+from mars_onnx.pipeline.runner import Callback, run_pipeline
 from mars_onnx.pipeline.text import Pipeline, parse_pipeline
 from mars_onnx.pool.loader import load_pool
 from mars_onnx.pool.topology import Pool
+from mars_onnx.ranking import SecondLook
 from mars_onnx.report.annotated import annotate
-from mars_onnx.report.folder import whole_folder
-from mars_onnx.report.memory import memory_of
+from mars_onnx.report.capacity import check_capacity
+from mars_onnx.report.folder import REPORT_NAME, TRACE_NAME, whole_folder
+from mars_onnx.report.judgement import Judgement, Simulated
 from mars_onnx.report.plan import Written, plan_of
-from mars_onnx.report.summary import SearchFacts, report_of
+from mars_onnx.report.summary import report_of
 from mars_onnx.runtime.plan_file import FILE_NAME, NamedHash, PlanFile, dump_plan, file_sha256
 from mars_onnx.runtime.schedule import check_schedule
 from mars_onnx.runtime.verify import Verification, verify
-from mars_onnx.search.registry import METHODS
+from mars_onnx.search.compare import Comparison, comparators, compare
+from mars_onnx.search.evaluate import Evaluation, evaluate
+from mars_onnx.search.find import Found, Watch, given_mapping, unwatched
+from mars_onnx.search.method import Objective, SearchOptions
+from mars_onnx.search.names import DEFAULT
+from mars_onnx.search.problem import Problem, problem_of
 from mars_onnx.sharding.mapping import Mapping
 from mars_onnx.simulation import Simulation, chrome_trace, simulate
 from mars_onnx.stages import attachments
@@ -48,15 +55,20 @@ class Compilation:
         model: The global graph, sharded.
         pool: The accelerators.
         name: Name and hash of the original.
-        search: How the mapping was found.
+        found: How the mapping was found.
+        reranked: The second look at the best few mappings, where the pool asks for one.
+        verification: The comparison with the original, after :meth:`verify`.
+        comparisons: What other methods find, after :meth:`compare`.
     """
 
     source: Path | ir.Model
     model: ir.Model
     pool: Pool
     name: NamedHash
-    search: SearchFacts
+    found: Found
+    reranked: tuple[Simulated, ...] = ()
     verification: Verification | None = field(default=None, init=False)
+    comparisons: tuple[Comparison, ...] = field(default=(), init=False)
 
     @property
     def mapping(self) -> Mapping:
@@ -72,6 +84,16 @@ class Compilation:
     def partitions(self) -> Partitions:
         """One model per accelerator, and the communication between them."""
         return attachments.get_partitions(self.model)
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The problem that the search was given."""
+        return problem_of(self.canonical)
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """What the mapping costs, as the search counts."""
+        return evaluate(self.problem, self.pool, self.mapping)
 
     @cached_property
     def price(self) -> Price:
@@ -91,9 +113,26 @@ class Compilation:
     @property
     def report(self) -> dict[str, object]:
         """The content of report.json."""
-        return report_of(
-            self.plan, self.partitions, self.price, self.simulation, self.pool, self.search, self.verification
-        )
+        judged = Judgement(self.found, self.evaluation, self.simulation.latency_s, self.reranked, self.comparisons)
+        return report_of(self.plan, self.partitions, self.price, self.simulation, self.pool, judged, self.verification)
+
+    def compare(
+        self, names: Sequence[str] = ("all",), options: SearchOptions | None = None, watch: Watch = unwatched
+    ) -> tuple[Comparison, ...]:
+        """Let other search methods choose a mapping too, on the same cost model; the report then shows them.
+
+        Args:
+            names: Of methods; ``all`` for every other one.
+            options: Limits and seed; the objective is that of the mapping.
+            watch: Entered while a method searches.
+
+        Raises:
+            UsageError: There is no such method.
+        """
+        wanted = replace(options or SearchOptions(), objective=self.found.objective)
+        names = comparators(names, self.found.method)
+        self.comparisons = compare(self.problem, self.pool, names, wanted, watch)
+        return self.comparisons
 
     def verify(self, seed: int = 0, *, deep: bool = False) -> Verification:
         """Run the partitions together on random inputs and compare with the original.
@@ -126,9 +165,9 @@ class Compilation:
                 written = {rank: future.result() for rank, future in files}
             (folder / FILE_NAME).write_text(dump_plan(self._plan(written)), encoding="utf-8")
             report = json.dumps(self.report, indent=1, ensure_ascii=False, allow_nan=False)
-            (folder / "report.json").write_text(report + "\n", encoding="utf-8")
+            (folder / REPORT_NAME).write_text(report + "\n", encoding="utf-8")
             trace = json.dumps(chrome_trace(self.simulation, self.pool), separators=(",", ":"), allow_nan=False)
-            (folder / "trace.json").write_text(trace + "\n", encoding="utf-8")
+            (folder / TRACE_NAME).write_text(trace + "\n", encoding="utf-8")
 
     def _plan(self, written: dict[int, Written]) -> PlanFile:
         graph = self.model.graph
@@ -140,7 +179,11 @@ def compile(
     hw: str | Path | Pool,
     *,
     mapping: str | Path | None = None,
-    search: str = "greedy",
+    search: str = DEFAULT,
+    objective: Objective | str = Objective.LATENCY,
+    time_limit_s: float | None = None,
+    seed: int = 0,
+    compare: Sequence[str] = (),
     dims: Sequence[str] = (),
     input_shapes: Sequence[str] = (),
     pipeline: str = DEFAULT_PIPELINE,
@@ -153,6 +196,10 @@ def compile(
         hw: A pool: a file, the name of a shipped one, or a pool.
         mapping: A file with a mapping; without one, ``search`` finds it.
         search: Method that chooses the mapping.
+        objective: What is to be small: ``latency``, or the time between two inferences of a stream, ``throughput``.
+        time_limit_s: Seconds after which the best mapping so far is taken; ``None`` for no limit.
+        seed: Of search methods that draw random numbers.
+        compare: Names of search methods to compare with, or ``all``; see :meth:`Compilation.compare`.
         dims: ``NAME=VALUE`` for symbolic dimensions.
         input_shapes: ``NAME:1,3,224,224`` for inputs.
         pipeline: Passes to run; must end with partitions.
@@ -162,57 +209,74 @@ def compile(
         MarsError: See ``mars_onnx.errors``.
     """
     pool = hw if isinstance(hw, Pool) else load_pool(hw)
-    given = {
-        "dim": tuple(dims),
-        "input_shape": tuple(input_shapes),
-        "search": search,
-        "mapping": "" if mapping is None else str(mapping),
-    }
+    options = SearchOptions(objective_of(objective), time_limit_s, seed)
+    given = search_fields(search, mapping, options) | {"dim": tuple(dims), "input_shape": tuple(input_shapes)}
     passes = parse_pipeline(pipeline, given)
+    wanted = comparators(compare, search)
     source = model if isinstance(model, ir.Model) else Path(model)
     work = source.clone() if isinstance(source, ir.Model) else load_model(source)
-    return run(work, source, pool, passes, "mapping" if mapping else search, callbacks)
+    done = run(work, source, pool, passes, callbacks)
+    if wanted:
+        done.compare(wanted, options)
+    return done
+
+
+def search_fields(
+    search: str, mapping: str | Path | None, options: SearchOptions, watch: Watch = unwatched
+) -> dict[str, object]:
+    """The fields of a pass that chooses a mapping, for ``parse_pipeline``."""
+    return {
+        "search": search,
+        "mapping": "" if mapping is None else str(mapping),
+        "objective": options.objective,
+        "time_limit": options.time_limit_s,
+        "seed": options.seed,
+        "watch": watch,
+    }
+
+
+def objective_of(name: str) -> Objective:
+    """The objective of that name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    try:
+        return Objective(name)
+    except ValueError:
+        raise UsageError(f"no objective is called {name!r}; there are {', '.join(Objective)}") from None
 
 
 def run(
-    work: ir.Model,
-    source: Path | ir.Model,
-    pool: Pool,
-    pipeline: Pipeline,
-    method: str,
-    callbacks: Sequence[Callback] = (),
+    work: ir.Model, source: Path | ir.Model, pool: Pool, pipeline: Pipeline, callbacks: Sequence[Callback] = ()
 ) -> Compilation:
     """Run a pipeline that ends with partitions on a loaded model, which it changes."""
     attachments.set_pool(work, pool)
     _check_taken_up(work)
-    search = _SearchTime()
-    run_pipeline(work, pipeline.passes, [verify_stages(), search, *callbacks])
-    _check_capacity(attachments.get_partitions(work), pool)
+    second = SecondLook(pipeline.passes)
+    run_pipeline(work, pipeline.passes, [verify_stages(), second, *callbacks])
+    attachments.get_partitions(work)
     name = Path(source).stem if isinstance(source, Path) else work.graph.name or "model"
     digest = file_sha256(source) if isinstance(source, Path) else ""
-    space = METHODS[method].title if method in METHODS else "the mapping that was given"
-    facts = SearchFacts(method, search.seconds, space)
-    done = Compilation(source, work, pool, NamedHash(name, digest), facts)
-    if pool.overlap is not None and pool.overlap.communication_with_compute:
-        _check_simulated_capacity(done.simulation, pool)
+    looks = tuple(
+        Simulated(look.cost_s, look.latency_s, look.fits, place == second.kept)
+        for place, look in enumerate(second.looks)
+    )
+    found = attachments.get_found(work) or _taken_up(work, pool)
+    done = Compilation(source, work, pool, NamedHash(name, digest), found, looks)
+    check_capacity(done.simulation, pool, str(source) if isinstance(source, Path) else name)
     return done
+
+
+def _taken_up(model: ir.Model, pool: Pool) -> Found:
+    """Of a model that an earlier pipeline mapped, only the mapping is left."""
+    mapping = attachments.get_mapping(model)
+    return given_mapping(problem_of(without_redistribution(model)), pool, mapping, Objective.LATENCY)
 
 
 def verify_stages() -> VerifyStages:
     """The callback that checks after every pass that the model is what its stage promises."""
     return VerifyStages({**VERIFIERS, "partitioned": _verify_partitioned})
-
-
-@dataclass
-class _SearchTime:
-    """How long the pass took that chose the mapping; 0 if an earlier pipeline did."""
-
-    seconds: float = 0.0
-
-    def __call__(self, run: PassRun) -> bool:
-        if getattr(run.pass_, "stage", None) == "mapped":
-            self.seconds = run.seconds
-        return False
 
 
 def _check_taken_up(model: ir.Model) -> None:
@@ -239,34 +303,6 @@ def _verify_partitioned(model: ir.Model) -> list[str]:
     except InvariantError as error:
         return [str(error)]
     return []
-
-
-def _check_capacity(partitions: Partitions, pool: Pool) -> None:
-    """Refuse a mapping of which a partition needs more memory than its accelerator has."""
-    missing: list[str] = []
-    for partition in partitions.partitions:
-        memory = memory_of(partition.model)
-        accelerator = pool.accelerators[partition.rank]
-        over = memory.weight_bytes + memory.activation_bytes - accelerator.memory_bytes
-        if over > 0:
-            missing.append(
-                f"{accelerator.id}: needs {memory.weight_bytes} bytes for weights and {memory.activation_bytes} for "
-                f"activations, {over} more than the {accelerator.memory_bytes} that it has"
-            )
-    if missing:
-        raise CapacityError("the partitions do not fit the pool:\n  " + "\n  ".join(missing))
-
-
-def _check_simulated_capacity(simulation: Simulation, pool: Pool) -> None:
-    """Refuse what only fits if an accelerator does one thing after the other, where it does not."""
-    missing = [
-        f"{accelerator.id}: holds {use.peak_bytes} bytes at {use.peak.time_s:.3g} s, with what arrives while it "
-        f"computes; {use.peak_bytes - accelerator.memory_bytes} more than the {accelerator.memory_bytes} that it has"
-        for rank, use in simulation.ranks.items()
-        if use.peak_bytes > (accelerator := pool.accelerators[rank]).memory_bytes
-    ]
-    if missing:
-        raise CapacityError("the partitions do not fit the pool while they overlap:\n  " + "\n  ".join(missing))
 
 
 def _write(model: ir.Model, folder: Path, stem: str) -> Written:

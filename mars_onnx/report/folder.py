@@ -13,8 +13,12 @@ from mars_onnx.errors import InputError, UsageError
 from mars_onnx.runtime.plan_file import FILE_NAME as PLAN_NAME
 from mars_onnx.sharding.mapping import PLAN_SCHEMA
 
-#: Suffixes of everything that is ever written to an output folder.
-_OUR_SUFFIXES = (".onnx", ".onnx.data", ".json", ".html")
+REPORT_NAME = "report.json"
+PAGE_NAME = "report.html"
+TRACE_NAME = "trace.json"
+#: Everything that is ever written to an output folder: these, and models named after accelerators.
+_OUR_NAMES = frozenset({PLAN_NAME, REPORT_NAME, PAGE_NAME, TRACE_NAME})
+_OUR_SUFFIXES = (".onnx", ".onnx.data")
 
 
 def check_target(target: Path) -> None:
@@ -34,9 +38,7 @@ def check_target(target: Path) -> None:
         return
     if not _has_our_plan(target / PLAN_NAME):
         raise UsageError(f"{target}: this folder has no {PLAN_NAME} of mars_onnx and is not overwritten; name another")
-    foreign = [
-        name for name in names if not name.endswith(_OUR_SUFFIXES) or not (target / name).is_file() or name[0] == "."
-    ]
+    foreign = [name for name in names if not _is_ours(target / name)]
     if foreign:
         raise UsageError(
             f"{target}: holds {', '.join(map(repr, foreign[:3]))}, which mars_onnx did not write; move it away first"
@@ -66,6 +68,11 @@ def whole_folder(target: Path) -> Iterator[Path]:
         raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _is_ours(path: Path) -> bool:
+    named = path.name in _OUR_NAMES or path.name.endswith(_OUR_SUFFIXES)
+    return named and path.is_file() and not path.name.startswith(".")
 
 
 def _has_our_plan(path: Path) -> bool:

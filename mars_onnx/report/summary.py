@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from mars_onnx.cost.price import LayerPrice, Price
 from mars_onnx.emission.finish import Partitions
 from mars_onnx.pool.topology import Pool
+from mars_onnx.report.judgement import Judgement, judgement_facts
 from mars_onnx.runtime.plan_file import PlanFile
 from mars_onnx.runtime.verify import Verification
 from mars_onnx.simulation import Simulation
 
 SCHEMA = "mars-onnx/report/1"
-
-
-@dataclass(frozen=True, slots=True)
-class SearchFacts:
-    """How the mapping was found.
-
-    Attributes:
-        method: Name of the search method, or ``mapping`` for one that was given.
-        seconds: How long it took.
-        space: In words, what was looked at.
-    """
-
-    method: str
-    seconds: float
-    space: str
 
 
 def report_of(
@@ -36,29 +21,16 @@ def report_of(
     price: Price,
     simulation: Simulation,
     pool: Pool,
-    search: SearchFacts,
+    judged: Judgement,
     verification: Verification | None,
 ) -> dict[str, object]:
     """The content of report.json, keys in the order in which they are written."""
-    latency = simulation.latency_s
     tags = {entry.event: tag for tag, entry in enumerate(price.communication)}
     return {
         "schema": SCHEMA,
         "model": {"name": plan.model.name, "sha256": plan.model.sha256, "layers": len(price.layers)},
         "pool": {"name": plan.pool.name, "sha256": plan.pool.sha256, "accelerators": pool.size},
-        "objective": "latency",
-        "latency_s": latency,
-        "throughput_per_s": 1 / latency if latency > 0 else None,
-        # The simple rule proves nothing, and the report must not look as if it did.
-        "lower_bound_s": None,
-        "optimality_gap": None,
-        "search": {
-            "method": search.method,
-            "cost_s": price.latency_s,
-            "seconds": search.seconds,
-            "space": search.space,
-        },
-        "comparators": {},
+        **judgement_facts(judged),
         "accelerators": [_accelerator(rank, simulation, partitions, pool) for rank in range(pool.size)],
         "layers": [_layer(layer, simulation, tags) for layer in price.layers],
         "computed_whole": [layer.name for layer in price.layers if layer.whole],

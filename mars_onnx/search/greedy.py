@@ -7,20 +7,21 @@ fills in the strategies that a written mapping leaves open.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from mars_onnx.cost.interconnect import Interconnect
-from mars_onnx.cost.shares import share_seconds, strategy_seconds, twin
+from mars_onnx.cost.shares import strategy_seconds
 from mars_onnx.geometry import Layout, intersect, volume
-from mars_onnx.pool.topology import Design, Pool
+from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.search.candidates import candidates
 from mars_onnx.search.problem import Layer, Problem
+from mars_onnx.search.runs import balanced_runs, fastest_designs, least_seconds, whole_seconds
 from mars_onnx.sharding.lowering import Sharding, lower
 from mars_onnx.sharding.mapping import AcceleratorSet, LayerChoice, Mapping
-from mars_onnx.sharding.strategy import AUTO, WHOLE, Placement, Strategy
+from mars_onnx.sharding.strategy import AUTO, Placement, Strategy
 
 #: The finest distinction made between the speeds of unequal accelerators.
 _SPEED_STEPS = 16
@@ -45,49 +46,17 @@ def fill_in(problem: Problem, pool: Pool, written: Mapping) -> Mapping:
 
 def _open_mapping(problem: Problem, pool: Pool, shape: Sequence[tuple[int, ...]]) -> Mapping:
     """Sets of a given shape, with the best design each, contiguous layers of about equal work, all strategies open."""
-    works = [_least_seconds(pool, layer.signature) for layer in problem.layers]
-    goal = sum(works) / len(shape)
-    choices: list[LayerChoice] = []
-    done = 0.0
-    current = 0
-    for layer, work in zip(problem.layers, works, strict=True):
-        if done + work / 2 > goal * (current + 1) and current + 1 < len(shape) and not layer.tied:
-            current += 1
-        done += work
-        choices.append(LayerChoice(layer.name, current, AUTO))
+    works = [least_seconds(pool, layer.signature) for layer in problem.layers]
+    runs = balanced_runs(problem, works, len(shape))
+    choices = tuple(LayerChoice(layer.name, run, AUTO) for layer, run in zip(problem.layers, runs, strict=True))
     sets = tuple(
         AcceleratorSet(
             members,
-            _designs(pool, members, [la for la, ch in zip(problem.layers, choices, strict=True) if ch.set_index == i]),
+            fastest_designs(pool, members, [la for la, run in zip(problem.layers, runs, strict=True) if run == i]),
         )
         for i, members in enumerate(shape)
     )
-    return Mapping(sets, tuple(choices))
-
-
-def _designs(pool: Pool, members: tuple[int, ...], layers: Iterable[Layer]) -> tuple[str, ...]:
-    """Per member the design in which it computes these layers fastest, one after the other."""
-    signatures = [layer.signature for layer in layers]
-
-    def seconds(rank: int, design: Design) -> float:
-        return sum(_whole_seconds(pool, rank, design.name, signature) for signature in signatures)
-
-    return tuple(
-        min(
-            (seconds(rank, design), place, design.name) for place, design in enumerate(pool.accelerators[rank].designs)
-        )[2]
-        for rank in members
-    )
-
-
-def _whole_seconds(pool: Pool, rank: int, design: str, signature: Signature) -> float:
-    rank = twin(pool, rank)
-    return share_seconds(pool, signature, WHOLE, (rank,), (design,))[0]
-
-
-def _least_seconds(pool: Pool, signature: Signature) -> float:
-    first = pool.accelerators[0]
-    return min(_whole_seconds(pool, 0, design.name, signature) for design in first.designs)
+    return Mapping(sets, choices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +145,7 @@ def _slowest(pool: Pool, sources: tuple[int, ...], targets: tuple[int, ...]) -> 
 def _speeds(pool: Pool, own: AcceleratorSet, signature: Signature) -> tuple[int, ...]:
     """Relative speeds of the members at this layer, in whole numbers; all 1 where they are about equal."""
     seconds = [
-        _whole_seconds(pool, rank, design, signature) for rank, design in zip(own.members, own.designs, strict=True)
+        whole_seconds(pool, rank, design, signature) for rank, design in zip(own.members, own.designs, strict=True)
     ]
     fastest = min(seconds)
     if fastest <= 0 or max(seconds) <= fastest * _SPEED_TOLERANCE:

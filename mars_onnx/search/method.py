@@ -25,6 +25,7 @@ class Ending(StrEnum):
     TIME_LIMIT = "time limit"
     INTERRUPTED = "interrupted"
     HEURISTIC = "heuristic"  # the method is a rule of thumb and proves nothing
+    GIVEN = "given"  # nothing was searched: somebody gave the mapping
     GAP = "gap"  # the bound and the answer did not meet; the method has nothing more to try
 
 

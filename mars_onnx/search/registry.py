@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from mars_onnx.errors import UsageError
 from mars_onnx.pool.topology import Pool
+from mars_onnx.search.comparators.baseline import baseline
+from mars_onnx.search.comparators.h2h import h2h
+from mars_onnx.search.comparators.single import single
+from mars_onnx.search.comparators.uniform import uniform
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.greedy import greedy_mapping
-from mars_onnx.search.method import Ending, Method, SearchOptions, SearchResult
+from mars_onnx.search.method import Ending, Method, Objective, SearchOptions, SearchResult
 from mars_onnx.search.problem import Problem
 
 
@@ -17,8 +21,14 @@ def _greedy(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResul
     return SearchResult(mapping, cost_s, None, Ending.HEURISTIC, space)
 
 
+_BOTH = (Objective.LATENCY, Objective.THROUGHPUT)
+
 METHODS: dict[str, Method] = {
     "greedy": Method(_greedy, "layer by layer the cheapest strategy, given those before it"),
+    "baseline": Method(baseline, "the computation-prioritised baseline of MARS (DAC 2023)", _BOTH),
+    "h2h": Method(h2h, "the four steps of H2H (DAC 2022): whole layers on single accelerators", _BOTH),
+    "uniform": Method(uniform, "the best uniform strategy: the same split for every layer", _BOTH),
+    "single": Method(single, "the best single accelerator in its best design", _BOTH),
 }
 
 

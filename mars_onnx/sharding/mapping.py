@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from mars_onnx.sharding.strategy import Strategy
 
@@ -57,12 +56,15 @@ class Mapping:
     layers: tuple[LayerChoice, ...]
 
     def choice(self, name: str) -> LayerChoice:
-        """The choice for a layer.
+        """The choice for a layer, found by going through all of them.
 
         Raises:
             KeyError: No layer has this name.
         """
-        return _by_name(self)[name]
+        for choice in self.layers:
+            if choice.name == name:
+                return choice
+        raise KeyError(name)
 
     def to_json(self, accelerator_ids: Sequence[str]) -> dict[str, object]:
         """The mapping as it is written to plan.json; layers keep their order."""
@@ -79,8 +81,3 @@ class Mapping:
                 for index, own in enumerate(self.sets)
             ],
         }
-
-
-@lru_cache(maxsize=8)
-def _by_name(mapping: Mapping) -> dict[str, LayerChoice]:
-    return {choice.name: choice for choice in mapping.layers}

@@ -65,9 +65,9 @@ class _Held:
             if self._readers.get(value, 0) <= 0:
                 self._drop(value)
 
-    def note(self, now: float) -> None:
+    def note(self, now: float, at: str) -> None:
         """Remember the present state; of one moment, in the curve, the last, and for the peak every one."""
-        point = MemoryPoint(now, self.weights, self.activations, self.buffers)
+        point = MemoryPoint(now, self.weights, self.activations, self.buffers, at)
         if point.total_bytes > self.peak.total_bytes:
             self.peak = point
         if self.points[-1].time_s == now:
@@ -116,15 +116,15 @@ def _replay(held: dict[int, _Held], task: Task, now: float, *, started: bool) ->
     for rank, value in task.values.items():
         if started:
             held[rank].enter(value)
-            held[rank].note(now)
+            held[rank].note(now, task.label)
     for rank, nodes in task.nodes.items():
         own = held[rank]
         if started:
             for node in nodes[:-1]:
                 own.make(node)
-                own.note(now)
+                own.note(now, task.label)
                 own.release(node)
             own.make(nodes[-1])
         else:
             own.release(nodes[-1])
-        own.note(now)
+        own.note(now, task.label)

@@ -50,12 +50,14 @@ class MemoryPoint:
         weight_bytes: Initializers.
         activation_bytes: Live values that were computed, or are model inputs.
         buffer_bytes: Live values that communication delivered.
+        at: Label of the task that started or ended at this moment: a layer, or a tensor that is moved.
     """
 
     time_s: float
     weight_bytes: int
     activation_bytes: int
     buffer_bytes: int
+    at: str = ""
 
     @property
     def total_bytes(self) -> int:

@@ -2,12 +2,14 @@
 
 Decisions are kept as text in ``metadata_props`` and nowhere else, so a model that is saved between two passes and
 loaded again is the same model. Reading parses the text; the parsers cache what they return. The pool is no decision but
-an input of the whole pipeline, and the partitions are its result: these two are held as objects, in ``meta``.
+an input of the whole pipeline, and the partitions are its result: these two are held as objects, in ``meta``. So is how
+the mapping was found: a bound that is read from a file, which anybody may have changed, would prove nothing.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +25,13 @@ from mars_onnx.sharding.strategy import Strategy, parse_strategy
 
 if TYPE_CHECKING:
     from mars_onnx.emission.finish import Partitions
+    from mars_onnx.search.find import Found
 
 STAGE = "mars.stage"
 POOL = "mars.pool"
 PARTITIONS = "mars.partitions"
 MAPPING = "mars.mapping"
+SEARCH = "mars.search"
 SET = "mars.set"
 STRATEGY = "mars.strategy"
 LAYOUT = "mars.layout"
@@ -65,13 +69,14 @@ def get_pool(model: ir.Model) -> Pool:
 def set_mapping(model: ir.Model, mapping: Mapping) -> None:
     """Attach the mapping to the model, and to every node its set and strategy."""
     model.metadata_props[MAPPING] = json.dumps(mapping.to_json(_ids(get_pool(model))))
+    choices = {choice.name: choice for choice in mapping.layers}
     for node in model.graph:
-        choice = mapping.choice(node.name or "")
+        choice = choices[node.name or ""]
         set_choice(node, choice.set_index, choice.strategy)
 
 
 def get_mapping(model: ir.Model) -> Mapping:
-    """The mapping of the model.
+    """The mapping of the model, with its layers in the order of the graph.
 
     Raises:
         UsageError: It has none.
@@ -79,7 +84,22 @@ def get_mapping(model: ir.Model) -> Mapping:
     text = model.metadata_props.get(MAPPING)
     if text is None:
         raise UsageError("this pass needs a mapping; run select-accelerators before it")
-    return _mapping(text, get_pool(model))
+    mapping = _mapping(text, get_pool(model))
+    # As text, layers are listed set by set.
+    place = {node.name: number for number, node in enumerate(model.graph)}
+    layers = tuple(sorted(mapping.layers, key=lambda choice: place.get(choice.name, len(place))))
+    return replace(mapping, layers=layers)
+
+
+def set_found(model: ir.Model, found: Found) -> None:
+    """Attach how the mapping was found."""
+    model.meta[SEARCH] = found
+
+
+def get_found(model: ir.Model) -> Found | None:
+    """How the mapping was found; ``None`` if that was in an earlier run, of which only the mapping is left."""
+    found: Found | None = model.meta.get(SEARCH)
+    return found
 
 
 def set_partitions(model: ir.Model, partitions: Partitions) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import onnx_ir as ir
 
 from mars_onnx.errors import InputError
+from mars_onnx.search.find import Watch, check_options, find_mapping, given_mapping, unwatched
 from mars_onnx.search.greedy import fill_in
-from mars_onnx.search.method import SearchOptions
+from mars_onnx.search.method import Objective, SearchOptions
+from mars_onnx.search.names import DEFAULT
 from mars_onnx.search.problem import Problem, problem_of
-from mars_onnx.search.registry import search_method
 from mars_onnx.sharding.lowering import lower
 from mars_onnx.sharding.mapping import Mapping
 from mars_onnx.sharding.mapping_file import load_mapping
@@ -40,25 +41,36 @@ class SelectAccelerators(ir.passes.InPlacePass):
 
     Options:
         search: Which method chooses.
+        objective: What is to be small: the latency of one inference, or the time between two of a stream.
+        time_limit: Seconds after which the best mapping so far is taken.
+        seed: Of methods that draw random numbers.
         mapping: A file with a mapping to use instead; where it says ``auto``, the cheapest strategy is chosen.
+        watch: Whom the search reports to; from Python only.
     """
 
     stage: ClassVar[str] = "mapped"
 
-    search: str = "greedy"
+    search: str = DEFAULT
+    objective: Objective = Objective.LATENCY
+    time_limit: float | None = None
+    seed: int = 0
     mapping: str = ""
+    watch: Watch = field(default=unwatched, compare=False, repr=False)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         pool = attachments.get_pool(model)
         problem = problem_of(model)
+        options = SearchOptions(self.objective, self.time_limit, self.seed)
+        check_options(options)
         if self.mapping:
             names = [layer.name for layer in problem.layers]
             written = load_mapping(Path(self.mapping), pool, names)
             self._check(problem, written)
-            mapping = fill_in(problem, pool, written)
+            found = given_mapping(problem, pool, fill_in(problem, pool, written), self.objective)
         else:
-            mapping = search_method(self.search).choose(problem, pool, SearchOptions()).mapping
-        attachments.set_mapping(model, mapping)
+            found = find_mapping(problem, pool, self.search, options, self.watch)
+        attachments.set_mapping(model, found.result.mapping)
+        attachments.set_found(model, found)
         attachments.set_stage(model, self.stage)
         return ir.passes.PassResult(model, modified=True)
 

@@ -260,8 +260,8 @@ def test_bad_dimensions(dim: str, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("place")
 def test_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     write("pool.json", pool_document((2, 2), memory_bytes=100))
-    message = refused(capsys, 3, "do not fit the pool", "a0: needs")
-    assert "more than the 100 that it has" in message
+    message = refused(capsys, 3, "model.onnx: the partitions do not fit the pool 'pool_2_2'", "a0: ")
+    assert "are missing: it has 100 and needs" in message
 
 
 @pytest.mark.usefixtures("place")

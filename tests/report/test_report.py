@@ -17,7 +17,8 @@ from mars_onnx.compiler import Compilation, compile
 from mars_onnx.errors import UsageError
 from mars_onnx.geometry import volume
 from mars_onnx.report.folder import check_target, whole_folder
-from mars_onnx.report.terminal import show, size_text
+from mars_onnx.report.terminal import show
+from mars_onnx.report.units import size_text
 from mars_onnx.runtime.runner import load_folder, run_partitions
 from tests.passes.onnx_text import model
 from tests.pool_factory import pool_of

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from mars_onnx.errors import InputError
-from mars_onnx.sharding.mapping import Mapping
+from mars_onnx.sharding.mapping import AcceleratorSet, LayerChoice, Mapping
 from mars_onnx.sharding.mapping_file import parse_mapping
+from mars_onnx.sharding.strategy import WHOLE
+from mars_onnx.stages import attachments
+from tests.passes.onnx_text import model
 from tests.pool_factory import pool_of
 
 LAYERS = ("stem", "block1.conv", "block1.relu", "block2.conv", "fc")
@@ -118,3 +121,20 @@ def test_what_is_no_mapping(text: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         parse_mapping(text, Path("m.json"), pool_of(2, 2), LAYERS)
     assert message in str(error.value)
+
+
+def test_an_attached_mapping_keeps_the_order_of_layers() -> None:
+    """Also where layers of two sets stand in turn, although its text lists them set by set."""
+    graph = model(
+        """(float[4,4] x) => (float[4,4] y) {
+        [one] a = Relu (x)
+        [two] b = Tanh (a)
+        [three] y = Relu (b)
+    }""",
+        {},
+    )
+    sets = (AcceleratorSet((0,), ("cpu_avx2",)), AcceleratorSet((1,), ("cpu_avx2",)))
+    mapping = Mapping(sets, tuple(LayerChoice(n, i, WHOLE) for n, i in (("one", 0), ("two", 1), ("three", 0))))
+    attachments.set_pool(graph, pool_of(2))
+    attachments.set_mapping(graph, mapping)
+    assert attachments.get_mapping(graph) == mapping

@@ -5,7 +5,6 @@ from __future__ import annotations
 import onnx_ir as ir
 from hypothesis import settings
 
-from mars_onnx.report.memory import memory_of
 from mars_onnx.simulation import ADDITIVE, Conditions
 from mars_onnx.simulation.core import run_tasks
 from mars_onnx.simulation.memory import memory_of_run
@@ -14,6 +13,7 @@ from mars_onnx.simulation.program import Kind, Program, program_of, reads
 from mars_onnx.simulation.result import MemoryPoint
 from mars_onnx.simulation.simulate import followers_of
 from tests.end_to_end.test_random_mappings import compiled
+from tests.simulation.file_memory import memory_of
 from tests.simulation.partitions import simulated
 from tests.simulation.test_simulate import COMMON, graphs
 
