@@ -24,7 +24,6 @@ from mars_onnx.compiler import Compilation, compile
 from mars_onnx.cost.performance import FloatArray
 from mars_onnx.pool.topology import Pool
 
-#: Links of the probes, in the pool that they are compiled for: the mapping is given, so they do not matter.
 _LAYERS = 12
 #: Bytes of the tensor that is gathered.
 _SIZES = (4096, 65536, 524288, 2097152)

@@ -54,7 +54,7 @@ class DesignEntry(Sourced):
     title: Text
     """What it is, in a few words."""
     model: Name
-    """Performance model: `tiled`, `systolic`, `winograd`, `array`, `measured`, `roofline`, or a plugin's."""
+    """Performance model: `tiled`, `systolic`, `winograd`, `array`, `cpu`, `measured`, `roofline`, or a plugin's."""
     data_bits: Annotated[Count, Field(le=64)] | None = None
     """Width of a value in the accelerator's memory; by default that of the tensor's type."""
     parameters: dict[str, JsonValue]
