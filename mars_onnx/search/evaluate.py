@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from mars_onnx.cost.steps import input_seconds, layer_seconds, move_seconds, output_seconds
 from mars_onnx.geometry import Box, Layout, hull
 from mars_onnx.pool.topology import Pool
-from mars_onnx.rules.base import Signature, TensorType
+from mars_onnx.rules.base import TensorType
 from mars_onnx.search.method import Objective
 from mars_onnx.search.problem import Layer, Problem, Source
+from mars_onnx.sharding.entries import entry_layout
 from mars_onnx.sharding.lowering import Sharding, lower
 from mars_onnx.sharding.mapping import Mapping
 from mars_onnx.sharding.strategy import Strategy
@@ -63,15 +64,6 @@ def needs_of(layer: Layer, sharding: Sharding) -> Iterator[tuple[Source, TensorT
         yield source, kind, Layout(kind.shape, sharding.members, boxes)
 
 
-def entry_layout(kind: TensorType, strategy: Strategy, members: tuple[int, ...]) -> Layout:
-    """The layout in which a tensor enters a set: that of the operator which does nothing."""
-    identity = Signature("", "Identity", 13, inputs=(kind,), outputs=(kind,))
-    layout = lower(identity, strategy, members).produced[0]
-    if layout is None:
-        raise ValueError("an Identity has an output")
-    return layout
-
-
 class _Walk:
     def __init__(self, problem: Problem, pool: Pool, mapping: Mapping) -> None:
         self.problem, self.pool, self.mapping = problem, pool, mapping
@@ -82,7 +74,9 @@ class _Walk:
         #: Redistributed versions that are there already.
         self.moved: set[tuple[Source, int, Layout]] = set()
         self.entered: dict[tuple[Source, int], Layout] = {}
-        self.entries: dict[tuple[str, int], Strategy] = {}
+        self.entries: dict[tuple[str, int], Strategy] = {
+            (entry.tensor, entry.set_index): entry.strategy for entry in mapping.entries
+        }
 
     def run(self) -> Evaluation:
         shardings = [
