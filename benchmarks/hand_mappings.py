@@ -23,7 +23,7 @@ def hand_mappings(graph: ir.Graph, accelerators: tuple[str, str]) -> Iterator[tu
     yield "one rank", _one_set(graph, accelerators[:1], lambda *_: "whole")
     yield "rows", _one_set(graph, accelerators, lambda rule, op, *_: _rows(rule, op))
     yield "columns", _one_set(graph, accelerators, lambda rule, op, *_: _split(rule, op, "W", "M", "S"))
-    yield "channels", _one_set(graph, accelerators, lambda rule, op, *_: _channels(rule, op))
+    yield "channels", _one_set(graph, accelerators, lambda rule, op, node, _: _channels(rule, op, node))
     yield "channels in turn", _one_set(graph, accelerators, _in_turn)
     yield "rows, then channels", _one_set(graph, accelerators, _rows_then_channels)
     yield "two sets", _two_sets(graph, accelerators)
@@ -68,31 +68,55 @@ def _rows(rule: OpRule, op_type: str) -> str:
     return _split(rule, op_type, "H", "M", "S")
 
 
-def _channels(rule: OpRule, op_type: str) -> str:
+def _channels(rule: OpRule, op_type: str, node: ir.Node) -> str:
+    if sequence := _heads(rule, op_type, node):
+        return sequence
     return _split(rule, op_type, "Cout" if op_class(op_type) == OpClass.CONV else "C", "N", "C")
+
+
+def _heads(rule: OpRule, op_type: str, node: ir.Node) -> str:
+    """The heads of an attention, along whichever axis they are; empty for what is no part of one."""
+    sizes = {axis.name: axis.size for axis in rule.axes}
+    shape = signature_of(node).output().shape
+    if op_type == "MatMul" and sizes.get("B1", 1) >= 2:
+        return "ES(B1=2)"
+    if op_type == "Transpose" and len(shape) == 4:
+        # Before the products heads are the second dimension, behind them the third.
+        return "ES(H=2)" if (node.name or "").endswith("attention.transpose") else "ES(C=2)"
+    if op_type in ("Softmax", "Div") and len(shape) == 4:
+        return "ES(C=2)"
+    if op_type == "Reshape" and "attention" in (node.name or ""):
+        return "ES(H=2)" if len(shape) == 4 else "ES(C=2)"
+    return ""
 
 
 def _in_turn(rule: OpRule, op_type: str, node: ir.Node, heavy: int) -> str:
     """Output channels of one, input channels of the next, which needs no communication in between, then a sum."""
     kind = op_class(op_type)
-    axis = {OpClass.CONV: "Cin", OpClass.MATMUL: "K"}.get(kind, "")
-    if kind == OpClass.MATMUL and len(signature_of(node).inputs) > 1:
-        # In a transformer it is known which product comes second: the one that leads back to the residual.
-        second = any(word in (node.name or "") for word in ("output_projection", "fc2"))
-    else:
-        second = heavy % 2 == 0
     sizes = {own.name: own.size for own in rule.axes}
-    if axis and second and sizes.get(axis, 0) >= 16:
+    name = node.name or ""
+    if kind == OpClass.MATMUL and "B0" in sizes:
+        # In a transformer it is known which product comes second: the one that leads back to the residual.
+        if any(word in name for word in ("output_projection", "fc2")):
+            return "ES(K=2)"
+        return _channels(rule, op_type, node)
+    if any(word in name for word in ("add1", "add2", "norm", "output_projection.add", "fc2.add")):
+        return "whole"
+    axis = {OpClass.CONV: "Cin", OpClass.MATMUL: "K"}.get(kind, "")
+    if axis and heavy % 2 == 0 and sizes.get(axis, 0) >= 16:
         return f"ES({axis}=2)"
-    if kind in _FOLLOWING:
+    if kind in _FOLLOWING and "S" not in sizes:
         return "auto"
-    return _channels(rule, op_type)
+    return _channels(rule, op_type, node)
 
 
 def _rows_then_channels(rule: OpRule, op_type: str, node: ir.Node, heavy: int) -> str:
     sizes = {axis.name: axis.size for axis in rule.axes}
-    many = sizes.get("H", 0) >= _FEW_ROWS or ("H" not in sizes and heavy % 6 < 3)
-    return _rows(rule, op_type) if many else _channels(rule, op_type)
+    if "block" in (node.name or ""):
+        # A transformer: rows for the attention's projections and all else, columns for the wide layers.
+        return _channels(rule, op_type, node) if "mlp" in (node.name or "") else _rows(rule, op_type)
+    many = sizes.get("H", 0) >= _FEW_ROWS
+    return _rows(rule, op_type) if many else _channels(rule, op_type, node)
 
 
 def _two_sets(graph: ir.Graph, accelerators: tuple[str, str]) -> Content:

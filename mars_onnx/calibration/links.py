@@ -1,7 +1,7 @@
 """Measuring what passes between ranks, through the same partitions, executor and transport that models use.
 
-A probe is a chain of layers with weights next to none, compiled by hand-written mappings over two ranks: one in which
-every layer needs what the other rank has made, and one in which none does. The difference of their times, less the
+A probe is a chain of layers with next to no weights, compiled by hand-written mappings over two ranks: one in which
+layers need what the other rank has made, and one in which none does. The difference of their times, less the
 difference of what they compute, is what the communications take: with the ends of segments, waiting and copying.
 """
 
@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from time import perf_counter
 
@@ -18,14 +19,16 @@ import numpy as np
 import onnx_ir as ir
 
 from mars_onnx.calibration.deployment import Deployer, alternately
-from mars_onnx.calibration.fitting import nonnegative
+from mars_onnx.calibration.fitting import robust
 from mars_onnx.calibration.writer import ModelWriter
 from mars_onnx.compiler import Compilation, compile
 from mars_onnx.cost.performance import FloatArray
 from mars_onnx.pool.topology import Pool
 
 _LAYERS = 12
-#: Bytes of the tensor that is gathered.
+#: Rows and columns of the weights of products.
+_WIDTH = 32
+#: Bytes of the tensor that is communicated.
 _SIZES = (4096, 65536, 524288, 2097152)
 _RUNS = 12
 _COPY_BYTES = 64 * 2**20
@@ -33,29 +36,43 @@ _COPY_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class LinkTimes:
-    """What a pair of ranks takes: ``latency_s + bytes / bandwidth``, both directions at once.
+    """What a pair of ranks takes: ``latency_s + bytes / bandwidth``, both directions at once, and sums of reductions.
 
     Attributes:
         latency_s: Of one communication.
         bandwidth_bytes_per_s: In one direction.
+        reduction_bytes_per_s: At which received bytes are summed; ``None``: too fast to be seen.
         error: Median of the relative error of that formula on what was measured.
     """
 
     latency_s: float
     bandwidth_bytes_per_s: float
-    error: float
+    reduction_bytes_per_s: float | None = None
+    error: float = 0.0
+
+
+class Kind(StrEnum):
+    """What is measured between two ranks."""
+
+    GATHER = "all-gather"
+    EXCHANGE = "all-to-all"
+    REDUCE = "all-reduce"
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One measured size.
+    """One measured communication of two ranks.
 
     Attributes:
+        rounds: Messages that wait for each other.
         sent_bytes: What each of the two sends.
+        summed_bytes: What each adds up.
         seconds: What one communication takes.
     """
 
+    rounds: int
     sent_bytes: float
+    summed_bytes: float
     seconds: float
 
 
@@ -83,35 +100,61 @@ def link_between(
         advance: Called after every size.
     """
     found = []
-    for size in _SIZES:
-        found.append(exchange(pool, pair, deployer, size))
+    for kind in Kind:
+        for size in _SIZES:
+            found.append(exchange(pool, pair, deployer, kind, size))
         advance()
     return line_through(found)
 
 
+#: How often :func:`link_between` says that it has come further.
+STEPS = len(Kind)
+
+
 def line_through(exchanges: Sequence[Exchange]) -> LinkTimes:
-    """The latency and bandwidth that say best what was measured, in relative errors."""
+    """The latency, bandwidth and rate of sums that say best what was measured, in relative errors."""
     seconds = np.asarray([max(own.seconds, 1e-7) for own in exchanges])
-    columns: FloatArray = np.asarray([[1.0, own.sent_bytes / 1e6] for own in exchanges])
-    latency, per_mb = nonnegative(columns / seconds[:, None], np.ones(len(seconds)))
-    error = float(np.median(np.abs(columns @ np.asarray([latency, per_mb]) / seconds - 1.0)))
-    return LinkTimes(float(latency), 1e6 / max(float(per_mb), 1e-6), error)
+    columns: FloatArray = np.asarray(
+        [[own.rounds, own.sent_bytes / 1e6, own.summed_bytes / 1e6] for own in exchanges], np.float64
+    )
+    found = robust(columns, seconds)
+    error = float(np.median(np.abs(columns @ found / seconds - 1.0)))
+    latency, per_mb, per_summed_mb = map(float, found)
+    return LinkTimes(
+        latency, 1e6 / max(per_mb, 1e-6), None if per_summed_mb < 1e-6 else max(1.0, 1e6 / per_summed_mb), error
+    )
 
 
-def exchange(pool: Pool, pair: tuple[int, int], deployer: Deployer, size: int) -> Exchange:
-    """What gathering a tensor of ``size`` bytes on both ranks takes."""
-    model = _chain(size)
+def exchange(pool: Pool, pair: tuple[int, int], deployer: Deployer, kind: Kind, size: int) -> Exchange:
+    """What one communication of a tensor of ``size`` bytes takes."""
     names = [pool.accelerators[rank].id for rank in pair]
-    split = {"*": "ES(D1=2)"}
-    # Every other layer needs the whole tensor; the next takes its half of it.
-    layers = {f"relu{number}": "whole" if number % 2 else "ES(D1=2)" for number in range(_LAYERS - 1)}
-    gathered = layers | {"*": "ES(D1=2)"}
-    compiled = [compile_by_hand(model, pool, names, own) for own in (gathered, split)]
+    odd = {
+        Kind.GATHER: "whole",  # needs all; the next takes its half of it
+        Kind.EXCHANGE: "ES(D2=2)",
+        Kind.REDUCE: "ES(K=2)",
+    }[kind]
+    if kind is Kind.REDUCE:
+        model = _products(size)
+        busy, idle = {"*": odd}, {"*": "ES(M=2)"}
+    else:
+        model = _chain(size)
+        busy = {f"relu{number}": odd for number in range(1, _LAYERS - 1, 2)} | {"*": "ES(D1=2)"}
+        idle = {"*": "ES(D1=2)"}
+    compiled = [compile_by_hand(model, pool, names, own) for own in (busy, idle)]
     times = alternately([deployer.deploy(own) for own in compiled], _RUNS)
     compute = [own.price.timeline.compute_s[pair[0]] for own in compiled]
-    communications = len(compiled[0].plan.communication)
+    # What enters and leaves differs as well: half of it, or all on either rank.
+    between = [own for own in compiled[0].plan.communication if own.op in _OPERATORS[kind]]
     apart = _quiet(times[0]) - _quiet(times[1]) - (compute[0] - compute[1])
-    return Exchange(size / 2, apart / communications)
+    rounds, sent, summed = {
+        Kind.GATHER: (1, size / 2, 0.0),
+        Kind.EXCHANGE: (1, size / 4, 0.0),
+        Kind.REDUCE: (2, float(size), size / 2),
+    }[kind]
+    return Exchange(rounds, sent, summed, apart / max(1, len(between)))
+
+
+_OPERATORS = {Kind.GATHER: ("AllGather",), Kind.EXCHANGE: ("AllToAll",), Kind.REDUCE: ("AllReduce",)}
 
 
 def run_overhead(pool: Pool, rank: int, deployer: Deployer) -> tuple[float, float]:
@@ -142,6 +185,16 @@ def _chain(size: int) -> ir.Model:
     x = writer.input(1, 16, max(1, size // 64))
     for _ in range(_LAYERS):
         x = writer.same("Relu", x)
+    writer.output(x)
+    return ir.from_proto(writer.model())
+
+
+def _products(size: int) -> ir.Model:
+    """Products with small square weights."""
+    writer = ModelWriter("probe", np.random.default_rng(0))
+    x = writer.input(1, max(2, size // (4 * _WIDTH)), _WIDTH)
+    for _ in range(_LAYERS):
+        x = writer.node("MatMul", [x, writer.weight(_WIDTH, _WIDTH)], writer.shapes[x])
     writer.output(x)
     return ir.from_proto(writer.model())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def pool_text(machine: Machine) -> str:
                 "bandwidth_bytes_per_s": _short(times.bandwidth_bytes_per_s),
                 "latency_s": _short(times.latency_s),
                 "duplex": "full",
-                "source": f"gathers of 4 KiB to 2 MiB between two ranks; median error {times.error:.1%}",
+                "source": f"gathers, exchanges and sums of 4 KiB to 2 MiB; median error {times.error:.1%}",
             }
         )
     content = {
@@ -92,6 +93,7 @@ def pool_text(machine: Machine) -> str:
         "accelerators": accelerators,
         "hosts": [{"id": _HOST, "forwarding": "store_and_forward"}],
         "links": links,
+        **_collectives(machine),
         "inputs_at": _HOST,
         "outputs_at": _HOST,
         "overlap": {
@@ -113,6 +115,14 @@ def pool_text(machine: Machine) -> str:
         "source": machine.source,
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _collectives(machine: Machine) -> dict[str, object]:
+    rates = [times.reduction_bytes_per_s for times in machine.links.values() if times.reduction_bytes_per_s]
+    if not rates:
+        return {}
+    source = "sums of two parts, with the links' figures fitted together"
+    return {"collectives": {"reduction_bytes_per_s": _short(statistics.median(rates)), "source": source}}
 
 
 def pool_of(machine: Machine) -> Pool:

@@ -36,7 +36,7 @@ _RUNS = 10
 #: Above this part of disturbed runs, or of time stolen by other machines, the figures deserve a warning.
 _MUCH = 0.2
 _SOME_STOLEN = 0.01
-_UNKNOWN = LinkTimes(1e-6, 1e9, 0.0)
+_UNKNOWN = LinkTimes(1e-6, 1e9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def calibrate(wanted: Wanted, deployer: Deployer | None = None) -> Calibrated:
     notes += foreign_notes
     probes = list(networks(wanted.scale))
     pairs = list(combinations(range(ranks), 2))
-    steps = len(probes) + 4 * len(pairs) + 3
+    steps = len(probes) + link_measures.STEPS * len(pairs) + 3
     stolen = _Stolen()
     with _progress(steps, wanted.show) as advance:
         samples: list[Sample] = []

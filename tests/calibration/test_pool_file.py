@@ -27,7 +27,7 @@ def machine(ranks: int, **changes: object) -> Machine:
             KernelTime(kinds=("elementwise", "move", "view"), s_per_output_mb=5e-5, source="made up"),
         ),
     )
-    pairs = {(i, j): LinkTimes(1e-5 * (1 + i), 2e9, 0.02) for i in range(ranks) for j in range(i + 1, ranks)}
+    pairs = {(i, j): LinkTimes(1e-5 * (1 + i), 2e9, 6e9, 0.02) for i in range(ranks) for j in range(i + 1, ranks)}
     facts = {
         "name": "made_up",
         "kernels": kernels,
@@ -79,12 +79,21 @@ def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 def test_latency_and_bandwidth_are_recovered() -> None:
     sizes = (2048.0, 32768.0, 262144.0, 1048576.0)
-    found = line_through([Exchange(size, 2e-5 + size / 3e9) for size in sizes])
+    kinds = ((1, 0.5, 0.0), (1, 0.25, 0.0), (2, 1.0, 0.5))
+    made = [
+        Exchange(rounds, sent * size, summed * size, rounds * 2e-5 + sent * size / 3e9 + summed * size / 8e9)
+        for rounds, sent, summed in kinds
+        for size in sizes
+    ]
+    found = line_through(made)
+    assert found.reduction_bytes_per_s == pytest.approx(8e9)
     assert found.latency_s == pytest.approx(2e-5)
     assert found.bandwidth_bytes_per_s == pytest.approx(3e9)
     assert found.error == pytest.approx(0, abs=1e-9)
     # Noise can make the smallest ones come out as nothing.
-    assert line_through([Exchange(size, -1e-6) for size in sizes]).latency_s >= 0
+    nothing = line_through([Exchange(1, size, 0.0, -1e-6) for size in sizes])
+    assert nothing.latency_s >= 0
+    assert nothing.reduction_bytes_per_s is None
 
 
 def test_the_machine_is_read_from_the_system() -> None:
@@ -107,7 +116,9 @@ class _Clock:
         latency_s, bandwidth = self._line
         seconds = max(compilation.price.timeline.compute_s) + 1e-4
         for entry in compilation.plan.communication:
-            seconds += latency_s + entry.bytes / 2 / bandwidth  # what reaches both together: each sends a half
+            rounds = 2 if entry.op == "AllReduce" else 1
+            # What reaches both together: each sends a half. A sum goes there and back.
+            seconds += rounds * (latency_s + entry.bytes / 2 / rounds / bandwidth)
         return _Fixed(seconds)
 
 
