@@ -15,7 +15,7 @@ from mars_onnx.rules.signature import signature_of, tensor_type
 from mars_onnx.sharding.entries import identity_signature
 from mars_onnx.sharding.lowering import lower
 from mars_onnx.sharding.mapping import AcceleratorSet, Entry, LayerChoice, Mapping
-from mars_onnx.sharding.strategy import SINGLE, WHOLE, Placement, Resolution, Ring, Split, Strategy
+from mars_onnx.sharding.strategy import REPLICAS, SINGLE, WHOLE, Placement, Resolution, Ring, Split, Strategy
 from mars_onnx.stages.sharded import captured_inputs
 
 
@@ -45,6 +45,9 @@ def _guess(rng: random.Random, rule: OpRule, count: int) -> Strategy:
         if factor > 1:
             splits.append(Split(axis.name, _shares(rng, factor)))
             left //= factor
+    outer = rng.choice([n for n in range(2, left + 1) if left % n == 0] or [1])
+    if outer > 1 and rng.random() < 0.5:
+        splits.insert(rng.randrange(len(splits) + 1), Split(REPLICAS, (1,) * outer))
     ring = None
     if rule.operands and rng.random() < 0.3:
         operand, name = rng.choice(list(rule.operands.items()))

@@ -9,6 +9,7 @@ from mars_onnx.search.comparators.h2h import h2h
 from mars_onnx.search.comparators.single import single
 from mars_onnx.search.comparators.uniform import uniform
 from mars_onnx.search.evaluate import evaluate
+from mars_onnx.search.exact.search import exact_search
 from mars_onnx.search.greedy import greedy_mapping
 from mars_onnx.search.method import Ending, Method, Objective, SearchOptions, SearchResult
 from mars_onnx.search.problem import Problem
@@ -24,6 +25,7 @@ def _greedy(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResul
 _BOTH = (Objective.LATENCY, Objective.THROUGHPUT)
 
 METHODS: dict[str, Method] = {
+    "exact": Method(exact_search, "the optimum of a stated space, with a proof"),
     "greedy": Method(_greedy, "layer by layer the cheapest strategy, given those before it"),
     "baseline": Method(baseline, "the computation-prioritised baseline of MARS (DAC 2023)", _BOTH),
     "h2h": Method(h2h, "the four steps of H2H (DAC 2022): whole layers on single accelerators", _BOTH),

@@ -87,16 +87,14 @@ def entry_problems(model: ir.Model, mapping: AcceleratorMapping) -> list[str]:
         producer = made.get(entry.tensor)
         if (entry.tensor, entry.set_index) in seen:
             problem = "the tensor enters the set twice"
-        elif entry.tensor in inputs:
-            problem = "this is a model input, which goes from where inputs start straight to whoever needs it"
-        elif producer is None:
-            problem = unknown("tensor that a layer makes", entry.tensor, tuple(made))
-        elif where[producer.name or ""] == entry.set_index:
-            problem = f"the tensor is made on this very set, by {producer.name!r}"
+        elif entry.tensor not in inputs and producer is None:
+            problem = unknown("tensor", entry.tensor, (*inputs, *made))
         elif (entry.tensor, entry.set_index) not in takers:
             problem = "no layer of the set takes the tensor"
         else:
-            kind = tensor_type(next(value for value in producer.outputs if value.name == entry.tensor))
+            outputs = producer.outputs if producer is not None else ()
+            values = (*inputs.values(), *outputs)
+            kind = tensor_type(next(value for value in values if value.name == entry.tensor))
             members = mapping.sets[entry.set_index].members
             problem = "the tensor has no static shape" if kind is None else _inapplicable(kind, entry.strategy, members)
         seen.add((entry.tensor, entry.set_index))

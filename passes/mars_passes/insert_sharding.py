@@ -102,7 +102,7 @@ class _Inserter:
 
     def provide(self, value: ir.Value, need: Layout, node: ir.Node) -> ir.Value:
         """The version of a value that holds, on each member, what it needs."""
-        if value.is_graph_input():
+        if value.is_graph_input() and not self.enters(value, node):
             self.input_needs.setdefault(value, []).append(need)
             return value
         source = self.enter(value, node)
@@ -112,6 +112,10 @@ class _Inserter:
         if key not in self.versions:
             self.versions[key] = self.move(source, need, before=node)
         return self.versions[key]
+
+    def enters(self, value: ir.Value, node: ir.Node) -> bool:
+        """Whether the mapping says in which layout a tensor comes to the set of a layer."""
+        return (value.name or "", attachments.get_set(node)) in self.entries
 
     def enter(self, value: ir.Value, node: ir.Node) -> ir.Value:
         """The value from which a layer is served: as it was made, or as it entered the set of the layer."""
@@ -123,8 +127,26 @@ class _Inserter:
             return source
         if (value, index) not in self.entered:
             members = attachments.get_mapping(self.model).sets[index].members
-            self.entered[value, index] = self.move(source, entry_layout(kind, strategy, members), before=node)
+            layout = entry_layout(kind, strategy, members)
+            self.entered[value, index] = (
+                self.land(value, layout, before=node)
+                if value.is_graph_input()
+                else source
+                if attachments.get_layout(source) == layout
+                else self.move(source, layout, before=node)
+            )
         return self.entered[value, index]
+
+    def land(self, value: ir.Value, layout: Layout, before: ir.Node) -> ir.Value:
+        """A model input comes to a set in a stated layout: a version of its own, from which layers there take it."""
+        self.input_needs.setdefault(value, []).append(layout)
+        landed = ir.Value(name=self.unique(f"{value.name}.entered"), shape=value.shape, type=value.type)
+        node = ir.Node(
+            DOMAIN, REDISTRIBUTE, [value], [ir.AttrString("kind", "local")], outputs=[landed], name=f"to_{landed.name}"
+        )
+        self.model.graph.insert_before(before, node)
+        attachments.set_layout(landed, layout)
+        return landed
 
     def move(
         self, value: ir.Value, target: Layout, *, before: ir.Node | None = None, after: ir.Node | None = None

@@ -108,6 +108,29 @@ def test_partial_sums_and_captured_tensors_enter(tmp_path: Path) -> None:
     assert crossings(made.sharded) == {"y": 1}
 
 
+def test_a_model_input_lands_in_a_layout_and_a_tensor_changes_its_layout_on_its_own_set() -> None:
+    text = """(float[8,8] x) => (float[8,8] z) {
+        [left] a = Relu (x)
+        [right] b = Neg (x)
+        [both] y = Add (a, b)
+        [up] u = MatMul (y, w)
+        [down] v = Exp (y)
+        [end] z = Mul (u, v)
+    }"""
+    pool = pool_of(4)
+    graph = canonical(model(text, {"w": (8, 8)}), pool)
+    own = {"left": "ES(D0=4)", "right": "ES(D1=4)", "both": "ES(D0=4)", "up": "ES(N=4)", "down": "ES(D0=2,D1=2)"}
+    mapping = read(graph, {"layers": own | {"end": "whole"}, "enters": {"x": "ES(D0=4)", "y": "whole"}})
+    made = compile_with(model(text, {"w": (8, 8)}), graph, mapping, pool)
+    check_global_graph(made, 0)
+    made.verify().raise_if_failed()
+    # The quarter of x that each holds is all that comes from outside; the columns for Neg come from the others.
+    layouts = {value.name: attachments.get_layout(value) for value in made.sharded.graph.inputs}
+    assert layouts["x"].boxes == tuple(((row, row + 2), (0, 8)) for row in (0, 2, 4, 6))
+    moved = [node.inputs[0].name for node in made.sharded.graph if node.op_type == "Redistribute" and node.inputs[0]]
+    assert moved.count("y") == 1
+
+
 def two_sets(first: dict[str, str], second: dict[str, str], graph: ir.Model, **enters: str) -> Mapping:
     """Sets of the groups of a pool with two."""
     return read(graph, {"layers": first}, {"layers": second, "enters": enters})
@@ -124,9 +147,8 @@ def read(graph: ir.Model, *sets: dict[str, Any]) -> Mapping:
 @pytest.mark.parametrize(
     ("index", "enters", "message"),
     [
-        (1, {"layer1.1.relu.outptu": "whole"}, "no tensor that a layer makes is called 'layer1.1.relu.outptu'; did"),
-        (1, {"image": "whole"}, "sets[1].enters.image: this is a model input, which goes from where inputs start"),
-        (0, {BRANCHING: "whole"}, f"sets[0].enters.{BRANCHING}: the tensor is made on this very set, by 'layer1.1.re"),
+        (1, {"layer1.1.relu.outptu": "whole"}, "no tensor is called 'layer1.1.relu.outptu'; did"),
+        (1, {"image": "whole"}, "sets[1].enters.image: no layer of the set takes the tensor"),
         (1, {"maxpool.output": "whole"}, "sets[1].enters.maxpool.output: no layer of the set takes the tensor"),
         (1, {BRANCHING: "ES(Cout=4)"}, "has no axis Cout (its axes: N, C, H, W)"),
         (1, {BRANCHING: "ES(D1=3)"}, "3 shares do not divide a set of 4 accelerators"),
@@ -156,7 +178,7 @@ def test_insert_sharding_refuses_entries_that_nobody_has_checked() -> None:
     twice = Mapping(mapping.sets, mapping.layers, mapping.entries * 2)
     attachments.set_mapping(graph, Mapping(mapping.sets, mapping.layers, (Entry("q", 1, parse_strategy("whole")),)))
     with pytest.raises(
-        InputError, match=r"the mapping: sets\[1\].enters.q: no tensor that a layer makes is called 'q'"
+        InputError, match=r"the mapping: sets\[1\].enters.q: no tensor is called 'q'"
     ):
         InsertSharding()(graph)
     assert entry_problems(graph, twice) == ["sets[1].enters.y: the tensor enters the set twice"]
