@@ -111,6 +111,12 @@ def _show(found: Calibrated, path: Path) -> None:
             f"ranks {first} and {second}: {times.latency_s * 1e6:.1f} us + bytes / "
             f"{times.bandwidth_bytes_per_s / 1e9:.2f} GB/s (median error {times.error:.0%})"
         )
+    for own in found.machine.overheads:
+        for op, more in own.items():
+            copies = (
+                f", and copies what is kept at {more.kept_bytes_per_s / 1e9:.2f} GB/s" if more.kept_bytes_per_s else ""
+            )
+            console.print(f"{op}: {more.latency_s * 1e6:.1f} us more{copies}")
     console.print(f"memory: {found.machine.memory_bandwidth_bytes_per_s / 1e9:.1f} GB/s read and written together")
     console.print(f"a run, beside its kernels: {found.machine.run_s * 1e6:.0f} us")
     for note in found.notes:

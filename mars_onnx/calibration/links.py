@@ -8,6 +8,7 @@ difference of what they compute, is what the communications take: with the ends 
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,15 +20,18 @@ import numpy as np
 import onnx_ir as ir
 
 from mars_onnx.calibration.deployment import Deployer, alternately
-from mars_onnx.calibration.fitting import robust
+from mars_onnx.calibration.fitting import nonnegative, robust
 from mars_onnx.calibration.writer import ModelWriter
 from mars_onnx.compiler import Compilation, compile
 from mars_onnx.cost.performance import FloatArray
+from mars_onnx.pool.collectives import Overhead
 from mars_onnx.pool.topology import Pool
 
 _LAYERS = 12
 #: Rows and columns of the weights of products.
 _WIDTH = 32
+#: Of images.
+_CHANNELS = 64
 #: Bytes of the tensor that is communicated.
 _SIZES = (4096, 65536, 524288, 2097152)
 _RUNS = 12
@@ -57,6 +61,7 @@ class Kind(StrEnum):
     GATHER = "all-gather"
     EXCHANGE = "all-to-all"
     REDUCE = "all-reduce"
+    HALO = "halo exchange"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +72,28 @@ class Exchange:
         rounds: Messages that wait for each other.
         sent_bytes: What each of the two sends.
         summed_bytes: What each adds up.
+        kept_bytes: What each keeps of what it has.
         seconds: What one communication takes.
     """
 
     rounds: int
     sent_bytes: float
     summed_bytes: float
+    kept_bytes: float
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PairTimes:
+    """All that was measured of a pair of ranks.
+
+    Attributes:
+        link: Fitted to gathers and sums.
+        overheads: By operator, what it takes beyond that.
+    """
+
+    link: LinkTimes
+    overheads: dict[str, Overhead]
 
 
 def memory_bandwidth(repeats: int = 5) -> float:
@@ -90,25 +110,37 @@ def memory_bandwidth(repeats: int = 5) -> float:
 
 def link_between(
     pool: Pool, pair: tuple[int, int], deployer: Deployer, advance: Callable[[], None] = lambda: None
-) -> LinkTimes:
+) -> PairTimes:
     """Measure the link of two ranks.
 
     Args:
         pool: With the designs that were measured; its links do not matter.
         pair: The ranks.
         deployer: Runs the probes.
-        advance: Called after every size.
+        advance: Called after every kind of communication.
     """
-    found = []
+    found: dict[Kind, list[Exchange]] = {}
     for kind in Kind:
-        for size in _SIZES:
-            found.append(exchange(pool, pair, deployer, kind, size))
+        found[kind] = [exchange(pool, pair, deployer, kind, size) for size in _SIZES]
         advance()
-    return line_through(found)
+    link = line_through([*found[Kind.GATHER], *found[Kind.REDUCE]])
+    overheads = {_OPERATOR[kind]: overhead_of(found[kind], link) for kind in (Kind.EXCHANGE, Kind.HALO)}
+    return PairTimes(link, overheads)
 
 
 #: How often :func:`link_between` says that it has come further.
 STEPS = len(Kind)
+
+
+def overhead_of(exchanges: Sequence[Exchange], link: LinkTimes) -> Overhead:
+    """What communications take beyond the link."""
+    seconds = np.asarray([max(own.seconds, 1e-7) for own in exchanges])
+    by_link = np.asarray(
+        [own.rounds * link.latency_s + own.sent_bytes / link.bandwidth_bytes_per_s for own in exchanges]
+    )
+    columns: FloatArray = np.asarray([[1.0, own.kept_bytes / 1e6] for own in exchanges])
+    latency, per_mb = nonnegative(columns / seconds[:, None], np.maximum(seconds - by_link, 0.0) / seconds)
+    return Overhead(float(latency), 1e6 / float(per_mb) if per_mb > 1e-9 else None)
 
 
 def line_through(exchanges: Sequence[Exchange]) -> LinkTimes:
@@ -128,33 +160,41 @@ def line_through(exchanges: Sequence[Exchange]) -> LinkTimes:
 def exchange(pool: Pool, pair: tuple[int, int], deployer: Deployer, kind: Kind, size: int) -> Exchange:
     """What one communication of a tensor of ``size`` bytes takes."""
     names = [pool.accelerators[rank].id for rank in pair]
-    odd = {
-        Kind.GATHER: "whole",  # needs all; the next takes its half of it
-        Kind.EXCHANGE: "ES(D2=2)",
-        Kind.REDUCE: "ES(K=2)",
-    }[kind]
-    if kind is Kind.REDUCE:
-        model = _products(size)
-        busy, idle = {"*": odd}, {"*": "ES(M=2)"}
-    else:
-        model = _chain(size)
-        busy = {f"relu{number}": odd for number in range(1, _LAYERS - 1, 2)} | {"*": "ES(D1=2)"}
-        idle = {"*": "ES(D1=2)"}
+    model, busy, idle = _probe(kind, size)
     compiled = [compile_by_hand(model, pool, names, own) for own in (busy, idle)]
     times = alternately([deployer.deploy(own) for own in compiled], _RUNS)
     compute = [own.price.timeline.compute_s[pair[0]] for own in compiled]
     # What enters and leaves differs as well: half of it, or all on either rank.
-    between = [own for own in compiled[0].plan.communication if own.op in _OPERATORS[kind]]
+    between = [own for own in compiled[0].plan.communication if own.op == _OPERATOR[kind]]
     apart = _quiet(times[0]) - _quiet(times[1]) - (compute[0] - compute[1])
-    rounds, sent, summed = {
-        Kind.GATHER: (1, size / 2, 0.0),
-        Kind.EXCHANGE: (1, size / 4, 0.0),
-        Kind.REDUCE: (2, float(size), size / 2),
+    rounds, sent, summed, kept = {
+        Kind.GATHER: (1, size / 2, 0.0, size / 2),
+        Kind.EXCHANGE: (1, size / 4, 0.0, size / 4),
+        Kind.REDUCE: (2, float(size), size / 2, size / 2),
+        Kind.HALO: (1, size / _side(size), 0.0, size / 2),
     }[kind]
-    return Exchange(rounds, sent, summed, apart / max(1, len(between)))
+    return Exchange(rounds, sent, summed, kept, apart / max(1, len(between)))
 
 
-_OPERATORS = {Kind.GATHER: ("AllGather",), Kind.EXCHANGE: ("AllToAll",), Kind.REDUCE: ("AllReduce",)}
+_OPERATOR = {
+    Kind.GATHER: "AllGather",
+    Kind.EXCHANGE: "AllToAll",
+    Kind.REDUCE: "AllReduce",
+    Kind.HALO: "HaloExchange",
+}
+
+
+def _probe(kind: Kind, size: int) -> tuple[ir.Model, dict[str, str], dict[str, str]]:
+    """A chain, a mapping by which it communicates in the way of ``kind``, and one by which it does not."""
+    match kind:
+        case Kind.REDUCE:
+            return _products(size), {"*": "ES(K=2)"}, {"*": "ES(M=2)"}
+        case Kind.HALO:
+            return _images(size), {"conv*": "ES(H=2)", "*": "ES(D2=2)"}, {"conv*": "ES(Cout=2)", "*": "ES(D1=2)"}
+    # A layer that is computed whole needs all; the next takes its half of it.
+    other = "whole" if kind is Kind.GATHER else "ES(D2=2)"
+    busy = {f"relu{number}": other for number in range(1, _LAYERS - 1, 2)}
+    return _chain(size), busy | {"*": "ES(D1=2)"}, {"*": "ES(D1=2)"}
 
 
 def run_overhead(pool: Pool, rank: int, deployer: Deployer) -> tuple[float, float]:
@@ -195,6 +235,21 @@ def _products(size: int) -> ir.Model:
     x = writer.input(1, max(2, size // (4 * _WIDTH)), _WIDTH)
     for _ in range(_LAYERS):
         x = writer.node("MatMul", [x, writer.weight(_WIDTH, _WIDTH)], writer.shapes[x])
+    writer.output(x)
+    return ir.from_proto(writer.model())
+
+
+def _side(size: int) -> int:
+    """Rows, and columns, of an image of so many bytes."""
+    return max(4, round(math.sqrt(size / (4 * _CHANNELS))))
+
+
+def _images(size: int) -> ir.Model:
+    """Depthwise convolutions, which cost little and can be cut along channels without a halo."""
+    writer = ModelWriter("probe", np.random.default_rng(0))
+    x = writer.input(1, _CHANNELS, _side(size), _side(size))
+    for _ in range(_LAYERS // 2):
+        x = writer.same("Relu", writer.conv(x, _CHANNELS, (3, 3), groups=_CHANNELS))
     writer.output(x)
     return ir.from_proto(writer.model())
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from mars_onnx.calibration.links import LinkTimes
 from mars_onnx.errors import InputError, UsageError
 from mars_onnx.pool import Pool, load_pool
+from mars_onnx.pool.collectives import Overhead
 from mars_onnx.pool.cpu_parameters import CpuParameters
 from mars_onnx.pool.format import POOL_FORMAT
 
@@ -37,6 +38,7 @@ class Machine:
         run_s: Overhead of a run.
         host_bandwidth_bytes_per_s: At which inputs come and outputs go.
         source: What was measured, where, how.
+        overheads: Per pair and operator what communications take beyond the link.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Machine:
     run_s: float
     host_bandwidth_bytes_per_s: float
     source: str
+    overheads: tuple[Mapping[str, Overhead], ...] = ()
 
 
 def pool_text(machine: Machine) -> str:
@@ -83,7 +86,7 @@ def pool_text(machine: Machine) -> str:
                 "bandwidth_bytes_per_s": _short(times.bandwidth_bytes_per_s),
                 "latency_s": _short(times.latency_s),
                 "duplex": "full",
-                "source": f"gathers, exchanges and sums of 4 KiB to 2 MiB; median error {times.error:.1%}",
+                "source": f"gathers and sums of 4 KiB to 2 MiB; median error {times.error:.1%}",
             }
         )
     content = {
@@ -118,11 +121,23 @@ def pool_text(machine: Machine) -> str:
 
 
 def _collectives(machine: Machine) -> dict[str, object]:
+    """The median of all pairs, since a pool has one set of figures of this kind."""
+    found: dict[str, object] = {}
     rates = [times.reduction_bytes_per_s for times in machine.links.values() if times.reduction_bytes_per_s]
-    if not rates:
-        return {}
-    source = "sums of two parts, with the links' figures fitted together"
-    return {"collectives": {"reduction_bytes_per_s": _short(statistics.median(rates)), "source": source}}
+    if rates:
+        found["reduction_bytes_per_s"] = _short(statistics.median(rates))
+    overheads: list[dict[str, object]] = []
+    for op in dict.fromkeys(op for own in machine.overheads for op in own):
+        known = [own[op] for own in machine.overheads if op in own]
+        entry: dict[str, object] = {"ops": [op], "latency_s": _short(statistics.median(own.latency_s for own in known))}
+        copies = [own.kept_bytes_per_s for own in known if own.kept_bytes_per_s]
+        if copies:
+            entry["kept_bytes_per_s"] = _short(statistics.median(copies))
+        overheads.append(entry)
+    if overheads:
+        found["overheads"] = overheads
+    source = "chains that communicate between two ranks, less chains that do not"
+    return {"collectives": {**found, "source": source}} if found else {}
 
 
 def pool_of(machine: Machine) -> Pool:

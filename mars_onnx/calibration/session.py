@@ -140,7 +140,13 @@ def calibrate(wanted: Wanted, deployer: Deployer | None = None) -> Calibrated:
             pair: link_measures.link_between(pool, pair, deployer, partial(advance, f"ranks {pair[0]} and {pair[1]}"))
             for pair in pairs
         }
-    machine = replace(machine, links=times, run_s=run_s, host_bandwidth_bytes_per_s=host_bandwidth)
+    machine = replace(
+        machine,
+        links={pair: own.link for pair, own in times.items()},
+        overheads=tuple(own.overheads for own in times.values()),
+        run_s=run_s,
+        host_bandwidth_bytes_per_s=host_bandwidth,
+    )
     part = float(np.mean(disturbed))
     if part > _MUCH:
         notes.append(f"{part:.0%} of the runs were interrupted and left out; the machine was not at rest")

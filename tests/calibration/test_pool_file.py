@@ -7,16 +7,19 @@ import pytest
 
 from mars_onnx import calibrate
 from mars_onnx.calibration.deployment import Deployment
-from mars_onnx.calibration.links import Exchange, LinkTimes, line_through
+from mars_onnx.calibration.links import Exchange, LinkTimes, line_through, overhead_of
 from mars_onnx.calibration.networks import networks
 from mars_onnx.calibration.pool_file import Machine, near_cache_bytes, pool_of, vector_words, write_pool
 from mars_onnx.calibration.session import Wanted
 from mars_onnx.calibration.session import calibrate as measure
 from mars_onnx.compiler import Compilation, compile
+from mars_onnx.cost.interconnect import Interconnect
 from mars_onnx.errors import UsageError
 from mars_onnx.hw import main as describe
 from mars_onnx.pool import load_pool
+from mars_onnx.pool.collectives import Overhead
 from mars_onnx.pool.cpu_parameters import CpuParameters, KernelTime
+from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
 
 
 def machine(ranks: int, **changes: object) -> Machine:
@@ -79,9 +82,9 @@ def test_a_file_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 def test_latency_and_bandwidth_are_recovered() -> None:
     sizes = (2048.0, 32768.0, 262144.0, 1048576.0)
-    kinds = ((1, 0.5, 0.0), (1, 0.25, 0.0), (2, 1.0, 0.5))
+    kinds = ((1, 0.5, 0.0), (2, 1.0, 0.5))
     made = [
-        Exchange(rounds, sent * size, summed * size, rounds * 2e-5 + sent * size / 3e9 + summed * size / 8e9)
+        Exchange(rounds, sent * size, summed * size, 0.0, rounds * 2e-5 + sent * size / 3e9 + summed * size / 8e9)
         for rounds, sent, summed in kinds
         for size in sizes
     ]
@@ -91,9 +94,32 @@ def test_latency_and_bandwidth_are_recovered() -> None:
     assert found.bandwidth_bytes_per_s == pytest.approx(3e9)
     assert found.error == pytest.approx(0, abs=1e-9)
     # Noise can make the smallest ones come out as nothing.
-    nothing = line_through([Exchange(1, size, 0.0, -1e-6) for size in sizes])
+    nothing = line_through([Exchange(1, size, 0.0, 0.0, -1e-6) for size in sizes])
     assert nothing.latency_s >= 0
     assert nothing.reduction_bytes_per_s is None
+
+
+def test_what_communications_take_beyond_the_link_is_recovered() -> None:
+    link = LinkTimes(2e-5, 3e9)
+    sizes = (2048.0, 32768.0, 262144.0, 1048576.0)
+    made = [Exchange(1, size / 8, 0.0, size, 2e-5 + size / 8 / 3e9 + 7e-5 + size / 6e9) for size in sizes]
+    found = overhead_of(made, link)
+    assert found.latency_s == pytest.approx(7e-5)
+    assert found.kept_bytes_per_s == pytest.approx(6e9)
+    assert overhead_of([Exchange(1, size, 0.0, size, 1e-6) for size in sizes], link) == Overhead()
+
+
+def test_overheads_are_priced() -> None:
+    plain, more = (pool_of(machine(2, overheads=own)) for own in ((), ({"HaloExchange": Overhead(7e-5, 6e9)},)))
+    boxes = [Fragment(((0, 1), (0, 8), (0, 16), (0, 32))), Fragment(((0, 1), (0, 8), (16, 32), (0, 32)))]
+    needed = [Fragment(((0, 1), (0, 8), (0, 17), (0, 32))), Fragment(((0, 1), (0, 8), (15, 32), (0, 32)))]
+    halo = Collective(Pattern.HALO_EXCHANGE, (0, 1), tuple(boxes), tuple(needed), axis=2)
+    kept = 4 * 8 * 16 * 32
+    before, after = (Interconnect(pool).collective(halo, 4.0) for pool in (plain, more))
+    assert after - before == pytest.approx(7e-5 + kept / 6e9)
+    both = (Fragment(((0, 64),)),) * 2
+    summed = Collective(Pattern.ALL_REDUCE, (0, 1), both, both)
+    assert Interconnect(more).collective(summed, 4.0) == Interconnect(plain).collective(summed, 4.0)
 
 
 def test_the_machine_is_read_from_the_system() -> None:

@@ -177,8 +177,6 @@ def test_insert_sharding_refuses_entries_that_nobody_has_checked() -> None:
     mapping = two_sets({"a": "ES(D0=2)"}, {"b": "whole"}, graph, y="whole")
     twice = Mapping(mapping.sets, mapping.layers, mapping.entries * 2)
     attachments.set_mapping(graph, Mapping(mapping.sets, mapping.layers, (Entry("q", 1, parse_strategy("whole")),)))
-    with pytest.raises(
-        InputError, match=r"the mapping: sets\[1\].enters.q: no tensor is called 'q'"
-    ):
+    with pytest.raises(InputError, match=r"the mapping: sets\[1\].enters.q: no tensor is called 'q'"):
         InsertSharding()(graph)
     assert entry_problems(graph, twice) == ["sets[1].enters.y: the tensor enters the set twice"]
