@@ -24,8 +24,9 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.ranking import SecondLook
 from mars_onnx.report.annotated import annotate
 from mars_onnx.report.capacity import check_capacity
-from mars_onnx.report.folder import REPORT_NAME, TRACE_NAME, whole_folder
+from mars_onnx.report.folder import PAGE_NAME, REPORT_NAME, TRACE_NAME, whole_folder
 from mars_onnx.report.judgement import Judgement, Simulated
+from mars_onnx.report.page import page_of
 from mars_onnx.report.plan import Written, plan_of
 from mars_onnx.report.summary import report_of
 from mars_onnx.runtime.plan_file import FILE_NAME, NamedHash, PlanFile, dump_plan, file_sha256
@@ -148,7 +149,7 @@ class Compilation:
         return self.verification
 
     def save(self, directory: str | Path) -> None:
-        """Write partitions, plan.json, report.json, trace.json and annotated.onnx: whole or not at all.
+        """Write partitions, plan.json, report.json, report.html, trace.json and annotated.onnx: whole or not at all.
 
         Raises:
             UsageError: The folder is not ours to overwrite.
@@ -164,8 +165,10 @@ class Compilation:
                 whole.result()
                 written = {rank: future.result() for rank, future in files}
             (folder / FILE_NAME).write_text(dump_plan(self._plan(written)), encoding="utf-8")
-            report = json.dumps(self.report, indent=1, ensure_ascii=False, allow_nan=False)
-            (folder / REPORT_NAME).write_text(report + "\n", encoding="utf-8")
+            report = self.report
+            text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
+            (folder / REPORT_NAME).write_text(text + "\n", encoding="utf-8")
+            (folder / PAGE_NAME).write_text(page_of(report, self.simulation, self.pool), encoding="utf-8")
             trace = json.dumps(chrome_trace(self.simulation, self.pool), separators=(",", ":"), allow_nan=False)
             (folder / TRACE_NAME).write_text(trace + "\n", encoding="utf-8")
 

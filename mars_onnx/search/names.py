@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: Per name what the method is, in a few words; a test holds this against the registry.
+#: Per name what the method is, in a few words. The registry takes its titles from here; a test says that none is left.
 TITLES: dict[str, str] = {
     "exact": "the optimum of a stated space, with a proof",
     "greedy": "layer by layer the cheapest strategy, given those before it",
