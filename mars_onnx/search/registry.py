@@ -5,6 +5,7 @@ from __future__ import annotations
 from mars_onnx.errors import UsageError
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.comparators.baseline import baseline
+from mars_onnx.search.comparators.genetic import genetic
 from mars_onnx.search.comparators.h2h import h2h
 from mars_onnx.search.comparators.single import single
 from mars_onnx.search.comparators.uniform import uniform
@@ -26,6 +27,7 @@ _BOTH = (Objective.LATENCY, Objective.THROUGHPUT)
 METHODS: dict[str, Method] = {
     "greedy": Method(_greedy, "layer by layer the cheapest strategy, given those before it"),
     "baseline": Method(baseline, "the computation-prioritised baseline of MARS (DAC 2023)", _BOTH),
+    "genetic": Method(genetic, "the two-level genetic algorithm of MARS (DAC 2023)", _BOTH),
     "h2h": Method(h2h, "the four steps of H2H (DAC 2022): whole layers on single accelerators", _BOTH),
     "uniform": Method(uniform, "the best uniform strategy: the same split for every layer", _BOTH),
     "single": Method(single, "the best single accelerator in its best design", _BOTH),
