@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     models = [partition.model for partition in compilation.partitions.partitions]
     cases = {
         "as the additive cost": ADDITIVE,
+        "one thing after the other": Conditions(),
         "overlap": Conditions(overlap=True, double_buffering=True),
         "overlap, contention, local moves": Conditions(True, True, None, True, True),
     }

@@ -21,11 +21,12 @@ from mars_onnx.pipeline.runner import Callback, run_pipeline
 from mars_onnx.pipeline.text import Pipeline, parse_pipeline
 from mars_onnx.pool.loader import load_pool
 from mars_onnx.pool.topology import Pool
-from mars_onnx.ranking import SecondLook
+from mars_onnx.ranking import SecondLook, simulated_look
 from mars_onnx.report.annotated import annotate
 from mars_onnx.report.capacity import check_capacity
-from mars_onnx.report.folder import REPORT_NAME, TRACE_NAME, whole_folder
-from mars_onnx.report.judgement import Judgement, Simulated
+from mars_onnx.report.folder import PAGE_NAME, REPORT_NAME, TRACE_NAME, whole_folder
+from mars_onnx.report.judgement import Compared, Judgement, Simulated
+from mars_onnx.report.page import page_of
 from mars_onnx.report.plan import Written, plan_of
 from mars_onnx.report.summary import report_of
 from mars_onnx.runtime.plan_file import FILE_NAME, NamedHash, PlanFile, dump_plan, file_sha256
@@ -43,7 +44,8 @@ from mars_onnx.stages import attachments
 from mars_onnx.stages.sharded import verify_sharded, without_redistribution
 from mars_onnx.stages.verifiers import VERIFIERS
 
-DEFAULT_PIPELINE = "canonicalize,select-accelerators,insert-sharding,emit-partitions"
+_EMISSION = "insert-sharding,emit-partitions"
+DEFAULT_PIPELINE = f"canonicalize,select-accelerators,{_EMISSION}"
 
 
 @dataclass
@@ -68,7 +70,7 @@ class Compilation:
     found: Found
     reranked: tuple[Simulated, ...] = ()
     verification: Verification | None = field(default=None, init=False)
-    comparisons: tuple[Comparison, ...] = field(default=(), init=False)
+    comparisons: tuple[Compared, ...] = field(default=(), init=False)
 
     @property
     def mapping(self) -> Mapping:
@@ -118,8 +120,10 @@ class Compilation:
 
     def compare(
         self, names: Sequence[str] = ("all",), options: SearchOptions | None = None, watch: Watch = unwatched
-    ) -> tuple[Comparison, ...]:
+    ) -> tuple[Compared, ...]:
         """Let other search methods choose a mapping too, on the same cost model; the report then shows them.
+
+        What they find is emitted and simulated as well: whether it fits is seen only then.
 
         Args:
             names: Of methods; ``all`` for every other one.
@@ -131,8 +135,15 @@ class Compilation:
         """
         wanted = replace(options or SearchOptions(), objective=self.found.objective)
         names = comparators(names, self.found.method)
-        self.comparisons = compare(self.problem, self.pool, names, wanted, watch)
+        found = compare(self.problem, self.pool, names, wanted, watch)
+        self.comparisons = tuple(self._compared(own) for own in found)
         return self.comparisons
+
+    def _compared(self, found: Comparison) -> Compared:
+        if found.mapping is None:
+            return Compared(found, None, None)
+        look = simulated_look(self.canonical, found.mapping, parse_pipeline(_EMISSION).passes)
+        return Compared(found, look.latency_s, look.fits)
 
     def verify(self, seed: int = 0, *, deep: bool = False) -> Verification:
         """Run the partitions together on random inputs and compare with the original.
@@ -148,7 +159,7 @@ class Compilation:
         return self.verification
 
     def save(self, directory: str | Path) -> None:
-        """Write partitions, plan.json, report.json, trace.json and annotated.onnx: whole or not at all.
+        """Write partitions, plan.json, report.json, report.html, trace.json and annotated.onnx: whole or not at all.
 
         Raises:
             UsageError: The folder is not ours to overwrite.
@@ -164,8 +175,10 @@ class Compilation:
                 whole.result()
                 written = {rank: future.result() for rank, future in files}
             (folder / FILE_NAME).write_text(dump_plan(self._plan(written)), encoding="utf-8")
-            report = json.dumps(self.report, indent=1, ensure_ascii=False, allow_nan=False)
-            (folder / REPORT_NAME).write_text(report + "\n", encoding="utf-8")
+            report = self.report
+            text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
+            (folder / REPORT_NAME).write_text(text + "\n", encoding="utf-8")
+            (folder / PAGE_NAME).write_text(page_of(report, self.simulation, self.pool), encoding="utf-8")
             trace = json.dumps(chrome_trace(self.simulation, self.pool), separators=(",", ":"), allow_nan=False)
             (folder / TRACE_NAME).write_text(trace + "\n", encoding="utf-8")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--random", type=_natural, metavar="SEED", help="random values for inputs that are not given")
     parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run N times and show the times")
     parser.add_argument("--warm-up", type=_natural, default=0, metavar="N", help="runs before that are not timed")
+    parser.add_argument("--stream", type=_positive, metavar="N", help="run N sets of inputs as a pipeline")
     parser.add_argument("--rendezvous", action="store_true", help="threads: let every send wait for its receiver")
     parser.add_argument(
         "--rank-map",
@@ -56,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
         help="MPI: the accelerator of every process, by id or rank: a,b,c or a file with one per line",
     )
     parser.add_argument("--threads", action="store_true", help="a thread per accelerator though mpiexec is there")
+    parser.add_argument(
+        "--segments",
+        action="store_true",
+        help="run the partitions as they are, segment by segment, with messages; by default they are lowered for this "
+        "CPU first, and accelerators on one host share memory",
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return parser
 
@@ -74,12 +82,14 @@ def _run(options: argparse.Namespace) -> None:
 
 def _run_threads(options: argparse.Namespace) -> None:
     from mars_onnx.runtime.runner import PartitionRunner, load_folder
+    from mars_onnx.runtime.sessions import FASTEST, SEGMENTS
 
     if options.rank_map is not None:
         raise UsageError("--rank-map is for MPI; start with mpiexec -n N")
     plan, files = load_folder(options.folder)
     inputs = _inputs(options, plan)
-    runner = PartitionRunner(files, plan, rendezvous=options.rendezvous)
+    how = SEGMENTS if options.segments or options.rendezvous else FASTEST
+    runner = PartitionRunner(files, plan, rendezvous=options.rendezvous, options=how)
     runner.prepare()
 
     def once() -> tuple[dict[str, Array], float]:
@@ -91,16 +101,31 @@ def _run_threads(options: argparse.Namespace) -> None:
 
 
 def _run_processes(options: argparse.Namespace) -> None:
-    from mars_onnx.runtime.mpi.rank import Rank, rank_map
+    from mars_onnx.runtime.mpi.rank import EverywhereError, Rank, is_host, rank_map
+    from mars_onnx.runtime.mpi.watch import leave
+    from mars_onnx.runtime.sessions import FASTEST, SEGMENTS
 
     if options.rendezvous:
         raise UsageError("--rendezvous is for threads; MPI has its own semantics")
-    rank = Rank(options.folder, ranks=None if options.rank_map is None else rank_map(options.rank_map))
-    with rank:
-        if rank.is_host:
-            _drive(rank, options)
-        else:
-            rank.serve()
+    chosen = None if options.rank_map is None else rank_map(options.rank_map)
+    try:
+        rank = Rank(options.folder, ranks=chosen, options=SEGMENTS if options.segments else FASTEST)
+    except EverywhereError as error:
+        if is_host():
+            raise
+        sys.exit(error.exit_code)
+    try:
+        with rank:
+            if rank.is_host:
+                _drive(rank, options)
+            else:
+                rank.serve()
+    except MarsError as error:
+        print(f"error: {rank.name}: {error}", file=sys.stderr)
+        leave(error.exit_code)
+    except BaseException:  # noqa: BLE001 - whatever it is: an end in the ordinary way would wait for the others
+        traceback.print_exc()
+        leave(1)
 
 
 def _drive(rank: Rank, options: argparse.Namespace) -> None:

@@ -11,10 +11,12 @@ from mars_onnx.errors import InputError
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.base import OpRule, Signature
 from mars_onnx.rules.registry import rule_for
-from mars_onnx.rules.signature import signature_of
+from mars_onnx.rules.signature import signature_of, tensor_type
+from mars_onnx.sharding.entries import identity_signature
 from mars_onnx.sharding.lowering import lower
-from mars_onnx.sharding.mapping import AcceleratorSet, LayerChoice, Mapping
-from mars_onnx.sharding.strategy import SINGLE, WHOLE, Placement, Resolution, Ring, Split, Strategy
+from mars_onnx.sharding.mapping import AcceleratorSet, Entry, LayerChoice, Mapping
+from mars_onnx.sharding.strategy import REPLICAS, SINGLE, WHOLE, Placement, Resolution, Ring, Split, Strategy
+from mars_onnx.stages.sharded import captured_inputs
 
 
 def random_strategy(rng: random.Random, signature: Signature, members: tuple[int, ...]) -> Strategy:
@@ -43,6 +45,9 @@ def _guess(rng: random.Random, rule: OpRule, count: int) -> Strategy:
         if factor > 1:
             splits.append(Split(axis.name, _shares(rng, factor)))
             left //= factor
+    outer = rng.choice([n for n in range(2, left + 1) if left % n == 0] or [1])
+    if outer > 1 and rng.random() < 0.5:
+        splits.insert(rng.randrange(len(splits) + 1), Split(REPLICAS, (1,) * outer))
     ring = None
     if rule.operands and rng.random() < 0.3:
         operand, name = rng.choice(list(rule.operands.items()))
@@ -92,7 +97,30 @@ def random_mapping(rng: random.Random, model: ir.Model, pool: Pool) -> Mapping:
         signature = signature_of(node)
         strategy = WHOLE if signature.opaque else random_strategy(rng, signature, sets[current])
         choices.append(LayerChoice(node.name or "", current, strategy))
-    return Mapping(tuple(with_designs(pool, members) for members in sets), tuple(choices))
+    return Mapping(
+        tuple(with_designs(pool, members) for members in sets),
+        tuple(choices),
+        random_entries(rng, model, {choice.name: choice.set_index for choice in choices}, sets),
+    )
+
+
+def random_entries(
+    rng: random.Random, model: ir.Model, where: dict[str, int], sets: Sequence[tuple[int, ...]]
+) -> tuple[Entry, ...]:
+    """Entries for some of the tensors that go from one set to another."""
+    crossing: dict[tuple[str, int], ir.Value] = {}
+    for node in model.graph:
+        for value in (*node.inputs, *captured_inputs(node)):
+            producer = None if value is None else value.producer()
+            if value is not None and producer is not None and where[producer.name or ""] != where[node.name or ""]:
+                crossing[value.name or "", where[node.name or ""]] = value
+    often = rng.choice([0.0, 0.5, 1.0])
+    entries: list[Entry] = []
+    for (name, index), value in sorted(crossing.items(), key=lambda item: item[0]):
+        kind = tensor_type(value)
+        if kind is not None and rng.random() < often:
+            entries.append(Entry(name, index, random_strategy(rng, identity_signature(kind), sets[index])))
+    return tuple(sorted(entries, key=lambda entry: entry.set_index))
 
 
 def with_designs(pool: Pool, members: Sequence[int]) -> AcceleratorSet:

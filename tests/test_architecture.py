@@ -17,7 +17,7 @@ SOURCES = sorted(
 MOST_LINES = 400
 #: Files that may be longer, each with its reason.
 LONG_FILES: dict[str, str] = {}
-HEAVY = {"ml_dtypes", "networkx", "numpy", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "pydantic", "rich"}
+HEAVY = {"jinja2", "ml_dtypes", "networkx", "numpy", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "pydantic", "rich"}
 
 
 def module_table() -> list[tuple[set[str], str]]:

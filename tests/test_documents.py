@@ -138,6 +138,24 @@ def test_plan_and_report_have_these_keys(resnet18: ir.Model) -> None:
         assert all(f'"{name}":' in section for name in plan[key][0]), key
 
 
+def test_report_has_these_keys(resnet18: ir.Model) -> None:
+    def shape(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: shape(own) for key, own in value.items()}
+        return [shape(value[0])] if isinstance(value, list) and value and isinstance(value[0], dict) else None
+
+    (block,) = blocks(ROOT / "docs" / "report.md", "json")
+    documented = shape(json.loads(block))
+    report = mars_onnx.compile(resnet18, "edge_pool", compare=["single"]).report
+    found = shape(report)
+    assert isinstance(documented, dict)
+    assert isinstance(found, dict)
+    assert documented["search"].pop("reranked") == [dict.fromkeys(("cost_s", "latency_s", "fits", "kept"))]
+    assert found["search"].pop("reranked") is None
+    assert list(found) == list(documented)
+    assert found == documented
+
+
 def test_markers() -> None:
     assert between_markers("a <!-- x -->old<!-- /x --> b", "x", "new\n") == "a <!-- x -->\nnew\n<!-- /x --> b"
     with pytest.raises(UsageError, match="<!-- y -->"):

@@ -299,7 +299,9 @@ class Interconnect:
             case Pattern.REDUCE_SCATTER:
                 taken = [_elements(fragment) * bytes_per_element for fragment in collective.outputs]
                 return self.reduce_scatter(group, taken)
-            case Pattern.ALL_TO_ALL:
+            case Pattern.ALL_TO_ALL | Pattern.HALO_EXCHANGE:
+                # A halo exchange is an all-to-all in which most have nothing for each other: where a member takes one
+                # message at a time, its neighbours come one after the other.
                 return self.all_to_all(group, np.asarray(_overlaps(collective)) * bytes_per_element)
             case Pattern.BROADCAST:
                 return self.broadcast(group, given[0])
@@ -308,18 +310,6 @@ class Interconnect:
             case Pattern.SHIFT:
                 pairs = [(rank, group[(i + collective.offset) % len(group)]) for i, rank in enumerate(group)]
                 return self.exchange(pairs, given)
-            case Pattern.HALO_EXCHANGE:
-                return self._halo(collective, bytes_per_element)
-
-    def _halo(self, collective: Collective, bytes_per_element: float) -> FloatArray:
-        """Every member sends to every other what that one needs of its piece, all at once."""
-        group, moved = collective.group, _overlaps(collective)
-        sent = [(i, j) for i in range(len(group)) for j in range(len(group)) if i != j and moved[i][j]]
-        if not sent:
-            return np.zeros(())
-        return self.exchange(
-            [(group[i], group[j]) for i, j in sent], [moved[i][j] * bytes_per_element for i, j in sent]
-        )
 
     def plan(self, plan: Plan, bytes_per_element: float) -> tuple[float, ...]:
         """Seconds of every collective of a redistribution, in its order; one after the other they add up."""

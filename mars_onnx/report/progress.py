@@ -63,11 +63,7 @@ class SearchWatch:
             parts.append(f"bound {time_text(now.lower_bound_s)}")
             if now.cost_s:
                 parts.append(f"gap {percent_text(max(0.0, 1 - now.lower_bound_s / now.cost_s))}")
-        end = (
-            "stopping with the best so far; Ctrl-C again to quit"
-            if self._interrupts
-            else "Ctrl-C takes the best so far"
-        )
+        end = "stopping with it; Ctrl-C again quits" if self._interrupts else "Ctrl-C takes the best so far"
         return Text(f"[{seconds:.0f} s] {', '.join(parts)} ({end})", overflow="ellipsis", no_wrap=True)
 
     def _report(self, progress: Progress) -> None:

@@ -78,6 +78,11 @@ def whole_outputs(plan: PlanFile, results: Mapping[int, Mapping[str, Array]]) ->
     return outputs
 
 
+def default_depth(plan: PlanFile) -> int:
+    """How many sets of inputs to have under way so that every accelerator set has one, and one that comes."""
+    return max(2, 2 * len({entry.set for entry in plan.partitions}))
+
+
 def extents(box: Box) -> tuple[int, ...]:
     """The shape of a box."""
     return tuple(stop - start for start, stop in box)

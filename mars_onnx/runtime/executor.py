@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import onnx_ir as ir
 import onnxruntime as ort
@@ -21,6 +20,9 @@ from mars_onnx.comm import (
 from mars_onnx.errors import InvariantError, RunError
 from mars_onnx.geometry import Box, Reduction, parse_box
 from mars_onnx.runtime.collectives import execute
+from mars_onnx.runtime.native.compute import UnsuitableError
+from mars_onnx.runtime.native.partition import Monitor, NativePartition
+from mars_onnx.runtime.native.region import Region
 from mars_onnx.runtime.segments import CommunicationStep, Segment, Step, cut, segment_model
 from mars_onnx.runtime.sessions import (
     RUNTIME_ERRORS,
@@ -82,16 +84,6 @@ class Claim:
 Observer = Callable[[Claim, Array], None]
 
 
-class Monitor(Protocol):
-    """Is told where a run stands; steps are counted as in :attr:`PartitionExecutor.steps`."""
-
-    def begin(self, step: int) -> None:
-        """The step begins."""
-
-    def end(self, step: int) -> None:
-        """The step has ended."""
-
-
 @dataclass(slots=True)
 class _Program:
     """Steps with their sessions (``None`` for a communication) and the values nobody needs after each step.
@@ -113,12 +105,21 @@ class PartitionExecutor:
         model: The partition. Its weights are used in place and must not change.
         transport: The own end; may be replaced between runs by another that binds nothing.
         options: How sessions are built.
+        region: Ranks that share memory with this one. With ``options.native`` the partition is lowered for this
+            machine, if all of them can do that; see :mod:`mars_onnx.runtime.native`.
 
     Attributes:
         monitor: Is told where a run stands, if there is one.
+        unsuitable: Why the partition is run in segments though it should be lowered; empty if there is no reason.
     """
 
-    def __init__(self, model: ir.Model, transport: Transport, options: ExecutorOptions | None = None) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        transport: Transport,
+        options: ExecutorOptions | None = None,
+        region: Region | None = None,
+    ) -> None:
         self.model = model
         self.transport = transport
         self.options = options or ExecutorOptions()
@@ -128,17 +129,27 @@ class PartitionExecutor:
         self.outputs = tuple(str(value.name) for value in graph.outputs if value.name != TOKEN_NAME)
         self.claims = _claims(graph)
         self.monitor: Monitor | None = None
+        self.region = region
+        self.unsuitable = ""
+        self._native: NativePartition | None = None
         self._weights = Weights()
         self._programs: dict[bool, _Program] = {}
 
     def prepare(self, observe: bool = False) -> None:
-        """Cut the partition and build all sessions.
+        """Cut the partition and build all sessions. Ranks of a region have to do it at the same time.
 
         Raises:
             RunError: ONNX Runtime refuses a segment; the message names it.
         """
-        if observe in self._programs:
+        if observe in self._programs or (not observe and self._native is not None):
             return
+        if not observe and self.region is not None and self.options.native:
+            try:
+                self._native = NativePartition(self.model, self.region, self.options)
+            except UnsuitableError as error:
+                self.unsuitable = str(error)
+            else:
+                return
         keep = set(self.claims) if observe else set()
         steps: list[tuple[Step, ort.InferenceSession | None]] = []
         fed: dict[str, dict[str, ort.OrtValue]] = {}
@@ -150,7 +161,7 @@ class PartitionExecutor:
                 try:
                     session = make_session(part.proto, part.large, self._weights, self.options)
                 except RUNTIME_ERRORS as error:
-                    raise RunError(f"{_place(step)}: ONNX Runtime refuses it: {error}") from error
+                    raise RunError(f"{describe(step)}: ONNX Runtime refuses it: {error}") from error
             steps.append((step, session))
         self._programs[observe] = _Program(steps, _drops([step for step, _ in steps], self.outputs), fed, {})
 
@@ -160,6 +171,9 @@ class PartitionExecutor:
         Raises:
             RunError: It cannot; the message names the tag.
         """
+        if not observe and self._native is not None:
+            self._native.bind(self.transport)
+            return
         program = self._programs[observe]
         kinds = {str(v.name): v for v in (*self.model.graph.inputs, *(v for n in self.model.graph for v in n.outputs))}
         kinds |= self.model.graph.initializers
@@ -171,8 +185,15 @@ class PartitionExecutor:
                 if prepared is not None:
                     program.bound[step.name] = prepared
 
+    def forget(self, region: Region) -> None:
+        """Prepare again before the next run, with another region: what a failed run has left is in no known state."""
+        self.region = region
+        self._native = None
+
     def steps(self) -> tuple[Step, ...]:
         """The steps of a run without observer, in their order; :meth:`prepare` first."""
+        if self._native is not None:
+            return self._native.steps
         return tuple(step for step, _ in self._programs[False].steps)
 
     def settle(self) -> None:
@@ -180,6 +201,8 @@ class PartitionExecutor:
         for program in self._programs.values():
             for bound in program.bound.values():
                 bound.settle()
+        if self._native is not None:
+            self._native.settle()
 
     def run(self, inputs: Mapping[str, Array], observe: Observer | None = None) -> dict[str, Array]:
         """Run once.
@@ -194,6 +217,8 @@ class PartitionExecutor:
         """
         values: dict[str, Array | ort.OrtValue] = dict(self._checked(inputs))
         self.prepare(observe is not None)
+        if observe is None and self._native is not None:
+            return self._native.run(self._checked(inputs), self.transport, self.monitor)
         program = self._programs[observe is not None]
         if observe is not None:
             for claim in self.claims.values():
@@ -267,7 +292,7 @@ class PartitionExecutor:
         try:
             session.run_with_iobinding(binding)
         except RUNTIME_ERRORS as error:
-            raise RunError(f"{_place(step)}: {error}") from error
+            raise RunError(f"{describe(step)}: {error}") from error
         del alive
         if all(array is not None for array in arrays):
             return {name: array for name, array in zip(step.outputs, arrays, strict=True) if array is not None}
@@ -292,7 +317,7 @@ class PartitionExecutor:
                 bound.start(x)
                 y = bound.finish()
         except RunError as error:
-            raise RunError(f"{_place(step)}: {error}") from error
+            raise RunError(f"{describe(step)}: {error}") from error
         return {} if step.y is None or y is None else {step.y: y}
 
 
@@ -321,7 +346,8 @@ def _drops(steps: list[Step], outputs: tuple[str, ...]) -> list[tuple[str, ...]]
     return drops[::-1]
 
 
-def _place(step: Step) -> str:
+def describe(step: Step) -> str:
+    """What a step is called in messages."""
     if isinstance(step, Segment):
         names = [str(node.name or node.op_type) for node in step.nodes]
         return f"{step.name} (nodes {names[0]}{' .. ' + names[-1] if len(names) > 1 else ''})"

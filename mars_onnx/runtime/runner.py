@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from time import perf_counter
 
 import onnx_ir as ir
 
 from mars_onnx.errors import InputError, MarsError, RunError
-from mars_onnx.runtime.boxes import check_inputs, check_names, local_inputs, whole_outputs
+from mars_onnx.runtime.boxes import check_inputs, check_names, default_depth, local_inputs, whole_outputs
 from mars_onnx.runtime.executor import Claim, PartitionExecutor
+from mars_onnx.runtime.native.region import ThreadRegion, thread_regions
 from mars_onnx.runtime.plan_file import PlanFile, load_plan
 from mars_onnx.runtime.sessions import ExecutorOptions
 from mars_onnx.runtime.transport import Array, ThreadFabric
@@ -66,8 +68,12 @@ class PartitionRunner:
         self._names = {entry.rank: entry.accelerator for entry in plan.partitions}
         self._all_names = tuple(self._names.get(rank, f"accelerator {rank}") for rank in range(size))
         fabric = self._fabric()
+        # A run that tries the harshest semantics of messages is about messages.
+        regions = thread_regions(self._names) if options is not None and options.native and not rendezvous else {}
         self._executors = {
-            entry.rank: PartitionExecutor(load_partition(model), fabric.endpoints[entry.rank], options)
+            entry.rank: PartitionExecutor(
+                load_partition(model), fabric.endpoints[entry.rank], options, regions.get(entry.rank)
+            )
             for entry, model in zip(plan.partitions, partitions, strict=True)
         }
         for rank, executor in self._executors.items():
@@ -110,12 +116,93 @@ class PartitionRunner:
         everything = tuple(item for rank in sorted(observed) for item in observed[rank])
         return RunResult(whole_outputs(self.plan, results), everything, seconds)
 
+    def run_stream(self, inputs: Iterable[Mapping[str, Array]], depth: int | None = None) -> Iterator[dict[str, Array]]:
+        """The outputs for every set of inputs, in order, as a pipeline: no partition waits for one it does not need.
+
+        Args:
+            inputs: Sets of whole inputs, taken as they are needed.
+            depth: How many sets may be under way; by default twice the number of accelerator sets, at least 2.
+
+        Raises:
+            InputError: A set is wrong; those before it have been given back.
+            RunError: A partition failed; the message names accelerator and node or segment.
+        """
+        depth = default_depth(self.plan) if depth is None else depth
+        fabric = self._fabric()
+        given: dict[int, SimpleQueue[dict[str, Array] | None]] = {rank: SimpleQueue() for rank in self._executors}
+        made: dict[int, SimpleQueue[dict[str, Array] | None]] = {rank: SimpleQueue() for rank in self._executors}
+
+        def work(rank: int) -> None:
+            executor = self._executors[rank]
+            executor.transport = fabric.endpoints[rank]
+            try:
+                while (local := given[rank].get()) is not None:
+                    # The next run may use the memory of its outputs again.
+                    made[rank].put({name: array.copy() for name, array in executor.run(local).items()})
+            finally:
+                made[rank].put(None)
+
+        def collect() -> dict[str, Array] | None:
+            results = {rank: queue.get() for rank, queue in made.items()}
+            complete = {rank: result for rank, result in results.items() if result is not None}
+            return whole_outputs(self.plan, complete) if len(complete) == len(results) else None
+
+        failures: list[Exception] = []
+
+        def run_all() -> None:
+            try:
+                self._in_threads(fabric, work)
+            except MarsError as error:
+                failures.append(error)
+
+        driver = threading.Thread(target=run_all, name="stream")
+        driver.start()
+        under_way = 0
+        refused: InputError | None = None
+        try:
+            for whole in inputs:
+                try:
+                    check_inputs(self.plan, whole)
+                except InputError as error:
+                    refused = error
+                    break
+                for rank, queue in given.items():
+                    queue.put(local_inputs(self.plan, rank, whole))
+                under_way += 1
+                if under_way >= depth:
+                    under_way -= 1
+                    outputs = collect()
+                    if outputs is None:
+                        break
+                    yield outputs
+            while under_way and not failures:
+                under_way -= 1
+                outputs = collect()
+                if outputs is None:
+                    break
+                yield outputs
+        finally:
+            for queue in given.values():
+                queue.put(None)
+            driver.join()
+        if failures:
+            raise failures[0]
+        if refused is not None:
+            raise refused
+
     def _fabric(self) -> ThreadFabric:
         fabric = ThreadFabric(len(self._all_names), self._rendezvous, self._timeout, self._all_names)
         for rank, endpoint in enumerate(fabric.endpoints):
             if rank not in self._names:
                 endpoint.close()
         return fabric
+
+    def _renew(self) -> None:
+        """Forget the memory that a failed run has left in no known state."""
+        regions = thread_regions(self._names)
+        for rank, executor in self._executors.items():
+            if executor.region is not None:
+                executor.forget(regions[rank])
 
     def _in_threads(self, fabric: ThreadFabric, work: Callable[[int], None]) -> None:
         failures: list[tuple[int, Exception]] = []
@@ -128,6 +215,9 @@ class PartitionRunner:
                 failures.append((rank, error))
                 text = str(error) if isinstance(error, MarsError) else f"{type(error).__name__}: {error}"
                 endpoint.abort(f"accelerator {self._names[rank]} (rank {rank}): {text}")
+                region = self._executors[rank].region
+                if isinstance(region, ThreadRegion):
+                    region.abort(fabric.failure or text)
             finally:
                 endpoint.close()
 
@@ -137,6 +227,7 @@ class PartitionRunner:
         for thread in threads:
             thread.join()
         if failures:
+            self._renew()
             # The fabric keeps the first message; the other ranks only repeat it.
             cause = failures[0][1]
             kind = type(cause) if isinstance(cause, MarsError) else RunError

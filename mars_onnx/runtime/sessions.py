@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -47,6 +48,9 @@ _LEVELS = {
 }
 
 
+_INLINE_BYTES = 1024
+
+
 @dataclass(frozen=True, slots=True)
 class ExecutorOptions:
     """How sessions are built.
@@ -59,12 +63,28 @@ class ExecutorOptions:
         optimization: Graph optimisation of ONNX Runtime.
         prepack: Whether sessions may keep weights, in a form of their own.
         arena: Whether every session keeps the memory it has once needed.
+        native: Whether a partition may be lowered as a whole for this machine; see ``docs/execution.md``.
+        blocked: Whether tensors may be kept in ONNX Runtime's blocked layout then.
     """
 
     threads: int = 1
     optimization: Literal["none", "basic", "extended", "all"] = "extended"
     prepack: bool = False
     arena: bool = False
+    native: bool = False
+    blocked: bool = True
+
+    def again(self) -> ExecutorOptions:
+        """For models that ONNX Runtime has optimised before."""
+        return replace(self, optimization="none")
+
+
+FASTEST = ExecutorOptions(optimization="all", prepack=True, arena=True, native=True)
+"""For one partition per process, run many times."""
+
+
+SEGMENTS = replace(FASTEST, native=False)
+"""The same without lowering: segments as they stand in the partition."""
 
 
 class Weights:
@@ -86,6 +106,7 @@ def make_session(
     large: Mapping[str, ir.TensorProtocol] | None = None,
     weights: Weights | None = None,
     options: ExecutorOptions | None = None,
+    write_to: Path | None = None,
 ) -> ort.InferenceSession:
     """Build a session on the CPU.
 
@@ -94,6 +115,7 @@ def make_session(
         large: Initializers that the model announces without data.
         weights: Where to keep them; it must live as long as the session.
         options: How.
+        write_to: Where to write the model as it has been optimised, with its weights in a file beside it.
     """
     options = options or ExecutorOptions()
     settings = ort.SessionOptions()
@@ -109,6 +131,11 @@ def make_session(
     settings.add_session_config_entry("session.disable_quant_qdq", "1")
     if not options.prepack:
         settings.add_session_config_entry("session.disable_prepacking", "1")
+    if write_to is not None:
+        settings.optimized_model_filepath = str(write_to)
+        outside = "session.optimized_model_external_initializers_"
+        settings.add_session_config_entry(f"{outside}file_name", f"{write_to.name}.data")
+        settings.add_session_config_entry(f"{outside}min_size_in_bytes", str(_INLINE_BYTES))
     if large:
         keep = weights if weights is not None else Weights()
         settings.add_external_initializers(list(large), [keep.get(name, tensor) for name, tensor in large.items()])

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from mars_onnx.cost.steps import input_seconds, layer_seconds, move_seconds, output_seconds
 from mars_onnx.geometry import Box, Layout, hull
 from mars_onnx.pool.topology import Pool
-from mars_onnx.rules.base import Signature, TensorType
+from mars_onnx.rules.base import TensorType
 from mars_onnx.search.method import Objective
 from mars_onnx.search.problem import Layer, Problem, Source
+from mars_onnx.sharding.entries import entry_layout
 from mars_onnx.sharding.lowering import Sharding, lower
 from mars_onnx.sharding.mapping import Mapping
 from mars_onnx.sharding.strategy import Strategy
@@ -63,15 +64,6 @@ def needs_of(layer: Layer, sharding: Sharding) -> Iterator[tuple[Source, TensorT
         yield source, kind, Layout(kind.shape, sharding.members, boxes)
 
 
-def entry_layout(kind: TensorType, strategy: Strategy, members: tuple[int, ...]) -> Layout:
-    """The layout in which a tensor enters a set: that of the operator which does nothing."""
-    identity = Signature("", "Identity", 13, inputs=(kind,), outputs=(kind,))
-    layout = lower(identity, strategy, members).produced[0]
-    if layout is None:
-        raise ValueError("an Identity has an output")
-    return layout
-
-
 class _Walk:
     def __init__(self, problem: Problem, pool: Pool, mapping: Mapping) -> None:
         self.problem, self.pool, self.mapping = problem, pool, mapping
@@ -82,7 +74,9 @@ class _Walk:
         #: Redistributed versions that are there already.
         self.moved: set[tuple[Source, int, Layout]] = set()
         self.entered: dict[tuple[Source, int], Layout] = {}
-        self.entries: dict[tuple[str, int], Strategy] = {}
+        self.entries: dict[tuple[str, int], Strategy] = {
+            (entry.tensor, entry.set_index): entry.strategy for entry in mapping.entries
+        }
 
     def run(self) -> Evaluation:
         shardings = [
@@ -94,7 +88,7 @@ class _Walk:
             choice = self.mapping.layers[number]
             own = choice.set_index
             for source, kind, need in needs_of(layer, sharding):
-                if source.layer is not None:
+                if source.layer is not None or self.entry(source, own) is not None:
                     self.provide(source, kind, need, own)
             members, designs = self.mapping.sets[own].members, self.mapping.sets[own].designs
             self.step((own,), layer_seconds(self.pool, layer.signature, choice.strategy, members, designs))
@@ -122,8 +116,12 @@ class _Walk:
         for number, (layer, sharding) in enumerate(zip(self.problem.layers, shardings, strict=True)):
             for source, kind, need in needs_of(layer, sharding):
                 if source.layer is None:
+                    own = self.mapping.layers[number].set_index
                     _, boxes, sets = wanted.setdefault(source, (kind, {}, set()))
-                    sets.add(self.mapping.layers[number].set_index)
+                    sets.add(own)
+                    strategy = self.entry(source, own)
+                    if strategy is not None:
+                        need = self.held_there(source, own, entry_layout(kind, strategy, sharding.members))
                     for rank, box in zip(need.members, need.boxes, strict=True):
                         boxes.setdefault(rank, []).append(box)
         for source in sorted(wanted, key=lambda source: source.output):
@@ -134,20 +132,27 @@ class _Walk:
 
     def provide(self, source: Source, kind: TensorType, need: Layout, own: int) -> None:
         """Move a tensor to where it is needed, unless it is there."""
-        layout, home = self.held[source]
-        tensor = self.problem.layers[source.layer or 0].tensors[source.output]
-        strategy = self.entries.get((tensor, own))
-        if strategy is not None and home != own:
-            if (source, own) not in self.entered:
-                entered = entry_layout(kind, strategy, self.mapping.sets[own].members)
-                self.step((home, own), move_seconds(self.pool, layout, entered, kind.dtype.bitwidth))
-                self.entered[source, own] = entered
-            layout, home = self.entered[source, own], own
+        strategy = self.entry(source, own)
+        if strategy is not None and (source, own) not in self.entered:
+            layout, home = self.held[source]
+            entered = entry_layout(kind, strategy, self.mapping.sets[own].members)
+            if layout != entered:
+                self.step(_both(home, own), move_seconds(self.pool, layout, entered, kind.dtype.bitwidth))
+            self.held_there(source, own, entered)
+        layout, home = (self.entered[source, own], own) if strategy is not None else self.held[source]
         if (source, own, need) not in self.moved:
             self.moved.add((source, own, need))
             if not satisfied(layout, need):
-                sets = (own,) if home == own else (home, own)
-                self.step(sets, move_seconds(self.pool, layout, need, kind.dtype.bitwidth))
+                self.step(_both(home, own), move_seconds(self.pool, layout, need, kind.dtype.bitwidth))
+
+    def entry(self, source: Source, own: int) -> Strategy | None:
+        """How the mapping says that a tensor comes to a set, if it does."""
+        return self.entries.get((self.problem.name_of(source), own)) if self.entries else None
+
+    def held_there(self, source: Source, own: int, layout: Layout) -> Layout:
+        """Note that a tensor has entered a set."""
+        self.entered[source, own] = layout
+        return layout
 
     def outputs(self) -> None:
         """Model outputs leave as values."""
@@ -163,3 +168,8 @@ class _Walk:
                 self.step((own,), move_seconds(self.pool, layout, whole, kind.dtype.bitwidth))
                 layout = whole
             self.step((own,), output_seconds(self.pool, layout, kind.dtype.bitwidth))
+
+
+def _both(home: int, own: int) -> tuple[int, ...]:
+    """The sets that a move keeps busy."""
+    return (own,) if home == own else (home, own)

@@ -91,7 +91,7 @@ def _greedy(problem: Problem, pool: Pool, written: Mapping) -> tuple[Mapping, fl
         total += best[0]
         choices.append(replace(choice, strategy=best[1]))
         layouts.update(((number, index), layout) for index, layout in enumerate(best[2].resolved))
-    return Mapping(written.sets, tuple(choices)), total
+    return replace(written, layers=tuple(choices)), total
 
 
 def _moving(

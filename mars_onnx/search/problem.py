@@ -52,10 +52,18 @@ class Problem:
     Attributes:
         layers: In topological order.
         outputs: What makes the model's outputs; a model input that is also an output has no layer.
+        inputs: Names of the model's inputs.
     """
 
     layers: tuple[Layer, ...]
     outputs: tuple[Source, ...] = ()
+    inputs: tuple[str, ...] = ()
+
+    def name_of(self, tensor: Source) -> str:
+        """The name of a tensor in the canonical graph."""
+        if tensor.layer is None:
+            return self.inputs[tensor.output]
+        return self.layers[tensor.layer].tensors[tensor.output]
 
 
 def problem_of(model: ir.Model) -> Problem:
@@ -80,4 +88,5 @@ def problem_of(model: ir.Model) -> Problem:
         )
         layers.append(Layer(node.name or "", signature_of(node), sources, captured, tuple(tied), names))
         places.update((value, Source(number, index)) for index, value in enumerate(node.outputs))
-    return Problem(tuple(layers), tuple(places[value] for value in model.graph.outputs if value in places))
+    outputs = tuple(places[value] for value in model.graph.outputs if value in places)
+    return Problem(tuple(layers), outputs, tuple(value.name or "" for value in model.graph.inputs))

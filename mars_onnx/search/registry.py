@@ -10,8 +10,10 @@ from mars_onnx.search.comparators.h2h import h2h
 from mars_onnx.search.comparators.single import single
 from mars_onnx.search.comparators.uniform import uniform
 from mars_onnx.search.evaluate import evaluate
+from mars_onnx.search.exact.search import exact_search
 from mars_onnx.search.greedy import greedy_mapping
 from mars_onnx.search.method import Ending, Method, Objective, SearchOptions, SearchResult
+from mars_onnx.search.names import TITLES
 from mars_onnx.search.problem import Problem
 
 
@@ -25,12 +27,13 @@ def _greedy(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResul
 _BOTH = (Objective.LATENCY, Objective.THROUGHPUT)
 
 METHODS: dict[str, Method] = {
-    "greedy": Method(_greedy, "layer by layer the cheapest strategy, given those before it"),
-    "baseline": Method(baseline, "the computation-prioritised baseline of MARS (DAC 2023)", _BOTH),
-    "genetic": Method(genetic, "the two-level genetic algorithm of MARS (DAC 2023)", _BOTH),
-    "h2h": Method(h2h, "the four steps of H2H (DAC 2022): whole layers on single accelerators", _BOTH),
-    "uniform": Method(uniform, "the best uniform strategy: the same split for every layer", _BOTH),
-    "single": Method(single, "the best single accelerator in its best design", _BOTH),
+    "exact": Method(exact_search, TITLES["exact"]),
+    "greedy": Method(_greedy, TITLES["greedy"]),
+    "baseline": Method(baseline, TITLES["baseline"], _BOTH),
+    "genetic": Method(genetic, TITLES["genetic"], _BOTH),
+    "h2h": Method(h2h, TITLES["h2h"], _BOTH),
+    "uniform": Method(uniform, TITLES["uniform"], _BOTH),
+    "single": Method(single, TITLES["single"], _BOTH),
 }
 
 

@@ -17,7 +17,7 @@ from mars_onnx.rules.axes import Axis
 from mars_onnx.rules.base import OpRule, Share, Signature
 from mars_onnx.rules.registry import rule_for
 from mars_onnx.rules.shares import cut, shares_of
-from mars_onnx.sharding.strategy import Placement, Resolution, Ring, Strategy
+from mars_onnx.sharding.strategy import REPLICAS, Placement, Resolution, Ring, Strategy
 
 MemberRanges = dict[str, tuple[int, int]]
 
@@ -191,6 +191,9 @@ def _member_ranges(rule: OpRule, strategy: Strategy, count: int) -> list[MemberR
         return [whole] * count
     cuts: list[tuple[str, list[tuple[int, int]]]] = []
     for split in strategy.splits:
+        if split.axis == REPLICAS:
+            cuts.append((REPLICAS, [(0, 0)] * len(split.shares)))
+            continue
         axis = rule.axis(split.axis)
         if axis is None:
             known = ", ".join(axis.name for axis in rule.axes) or "none: it is computed whole"
@@ -201,7 +204,7 @@ def _member_ranges(rule: OpRule, strategy: Strategy, count: int) -> list[MemberR
     replicas = count // strategy.ways
     ranges: list[MemberRanges | None] = []
     for choice in product(*(pieces for _, pieces in cuts)):
-        own = whole | {name: piece for (name, _), piece in zip(cuts, choice, strict=True)}
+        own = whole | {name: piece for (name, _), piece in zip(cuts, choice, strict=True) if name != REPLICAS}
         idle = any(low >= high for low, high in own.values())
         ranges.extend([None if idle else own] * replicas)
     return ranges

@@ -4,7 +4,8 @@
 
     {"schema": "mars-onnx/mapping/1",
      "sets": [{"accelerators": ["fpga0", "fpga1"], "design": "superlip",
-               "layers": {"conv1": "ES(H=2)", "layer1.*": "auto"}}]}
+               "layers": {"conv1": "ES(H=2)", "layer1.*": "auto"},
+               "enters": {"pool1_out": "ES(D2=2)"}}]}
 
 How a file is read is said in ``mapping_file``.
 """
@@ -49,11 +50,36 @@ class LayerChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """How a tensor that one set makes comes to another: all layers there take it from this one crossing.
+
+    Without an entry, every different need of a layer is a crossing of its own.
+
+    Attributes:
+        tensor: Its name in the canonical graph.
+        set_index: The set that it comes to.
+        strategy: The layout in which it arrives is that of the output of an Identity on that tensor, so cut on that
+            set.
+    """
+
+    tensor: str
+    set_index: int
+    strategy: Strategy
+
+
+@dataclass(frozen=True, slots=True)
 class Mapping:
-    """Sets with their designs, and a choice for every layer in topological order."""
+    """What runs where and how.
+
+    Attributes:
+        sets: Accelerators that work together, with their designs.
+        layers: A choice for every layer, in topological order.
+        entries: How tensors enter sets, in the order of the sets; at most one per tensor and set.
+    """
 
     sets: tuple[AcceleratorSet, ...]
     layers: tuple[LayerChoice, ...]
+    entries: tuple[Entry, ...] = ()
 
     def choice(self, name: str) -> LayerChoice:
         """The choice for a layer, found by going through all of them.
@@ -68,16 +94,13 @@ class Mapping:
 
     def to_json(self, accelerator_ids: Sequence[str]) -> dict[str, object]:
         """The mapping as it is written to plan.json; layers keep their order."""
-        return {
-            "schema": SCHEMA,
-            "sets": [
-                {
-                    "accelerators": [accelerator_ids[rank] for rank in own.members],
-                    "design": own.designs[0] if len(set(own.designs)) == 1 else list(own.designs),
-                    "layers": {
-                        choice.name: str(choice.strategy) for choice in self.layers if choice.set_index == index
-                    },
-                }
-                for index, own in enumerate(self.sets)
-            ],
-        }
+        sets: list[dict[str, object]] = []
+        for index, own in enumerate(self.sets):
+            enters = {entry.tensor: str(entry.strategy) for entry in self.entries if entry.set_index == index}
+            fields: dict[str, object] = {
+                "accelerators": [accelerator_ids[rank] for rank in own.members],
+                "design": own.designs[0] if len(set(own.designs)) == 1 else list(own.designs),
+                "layers": {choice.name: str(choice.strategy) for choice in self.layers if choice.set_index == index},
+            }
+            sets.append(fields | ({"enters": enters} if enters else {}))
+        return {"schema": SCHEMA, "sets": sets}

@@ -3,6 +3,7 @@
 A layer is a node of the canonical graph. A name may be a pattern (``*``, ``?``, ``[...]``); an exact name goes before
 patterns, and among patterns the first that fits counts. Every layer must be named by something, and everything must
 name a layer. ``design`` may be a list, one per accelerator, or be left out: then each takes the first that it can.
+``enters`` names tensors; whether they exist is checked where the graph is known (``mars_onnx.stages.sharded``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from mars_onnx.errors import InputError
 from mars_onnx.pool.document import Document, Place, parse_document, raise_problems, read_text, suggestion, unknown
 from mars_onnx.pool.topology import Pool
-from mars_onnx.sharding.mapping import PLAN_SCHEMA, SCHEMA, AcceleratorSet, LayerChoice, Mapping
+from mars_onnx.sharding.mapping import PLAN_SCHEMA, SCHEMA, AcceleratorSet, Entry, LayerChoice, Mapping
 from mars_onnx.sharding.strategy import Strategy, parse_strategy
 
 #: A mapping file of more bytes than this is none.
@@ -55,7 +56,7 @@ def parse_mapping(text: str, path: Path, pool: Pool, layers: Sequence[str]) -> M
     raise_problems(document.messages())
     choices = _assign(reader, [(*at, "sets", index, "layers") for index in range(len(sets))], layers)
     raise_problems(document.messages())
-    return Mapping(tuple(sets), choices)
+    return Mapping(tuple(sets), choices, tuple(reader.entries))
 
 
 class _Reader:
@@ -68,6 +69,7 @@ class _Reader:
         self.taken: set[int] = set()
         #: Per set the strategies by layer name or pattern.
         self.strategies: list[dict[str, Strategy]] = []
+        self.entries: list[Entry] = []
 
     def fields(
         self, value: object, at: Place, keys: Sequence[str] = (), optional: Sequence[str] = ()
@@ -93,8 +95,11 @@ class _Reader:
 
     def accelerator_set(self, entry: object, at: Place) -> AcceleratorSet:
         """One set; of its layers the strategies are read, and names looked up later."""
-        fields = self.fields(entry, at, ("accelerators", "design", "layers"), optional=("design",))
+        keys = ("accelerators", "design", "layers", "enters")
+        fields = self.fields(entry, at, keys, optional=("design", "enters"))
         members = self.members(fields["accelerators"], (*at, "accelerators")) if "accelerators" in fields else ()
+        entering = self.layers(fields.get("enters", {}), (*at, "enters"))
+        self.entries += [Entry(tensor, len(self.strategies), strategy) for tensor, strategy in entering.items()]
         self.strategies.append(self.layers(fields.get("layers", {}), (*at, "layers")))
         return AcceleratorSet(members, self.designs(fields.get("design"), (*at, "design"), members))
 
@@ -133,7 +138,7 @@ class _Reader:
         return tuple(map(str, designs))
 
     def layers(self, value: object, at: Place) -> dict[str, Strategy]:
-        """Strategies by layer name or pattern."""
+        """Strategies by layer name or pattern, or by tensor name."""
         strategies: dict[str, Strategy] = {}
         for name, text in self.fields(value, at).items():
             if not isinstance(text, str):

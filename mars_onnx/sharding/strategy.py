@@ -4,11 +4,13 @@ Grammar::
 
     strategy  := "whole" | "single" | "auto" | term { " " term }
     term      := "ES(" split { "," split } ")" | "SS(" operand [ "@" axis ] ")" | resolution
-    split     := axis "=" count | axis "=" share ":" share { ":" share }
+    split     := axis "=" count | axis "=" share ":" share { ":" share } | "*" "=" count
     resolution:= "all-reduce" | "reduce-scatter(" axis ")" | "deferred"
 
 ``ES(Cout=2,H=4)`` are exclusive shards: the first split is the outermost digit of a member's position in the set.
-``H=3:2:2`` gives unequal shares. Where the product of the splits is smaller than the set, the rest are replicas.
+``H=3:2:2`` gives unequal shares. Where the product of the splits is smaller than the set, the rest are replicas, next
+to each other. ``*=2`` are replicas at another digit: in ``ES(*=2,Cout=4)`` the first four members of eight do the same
+as the last four.
 ``SS(weight)`` are shared shards: the operand is cut in pieces that rotate round the members that would otherwise all
 hold it. The resolution says what happens to partial sums: reduced everywhere (the default), reduced and scattered along
 an output axis, or left to whoever needs the tensor.
@@ -23,6 +25,9 @@ from functools import cache
 from math import prod
 
 from mars_onnx.errors import InputError
+
+#: What stands for an axis in a split that cuts nothing.
+REPLICAS = "*"
 
 
 class Placement(StrEnum):
@@ -44,7 +49,10 @@ class Resolution(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """An axis and the relative shares of consecutive members in it; equal shares are all 1."""
+    """An axis and the relative shares of consecutive members in it; equal shares are all 1.
+
+    The axis :data:`REPLICAS` is none: members that differ in this digit only do the same.
+    """
 
     axis: str
     shares: tuple[int, ...]
@@ -73,7 +81,7 @@ class Strategy:
 
     Attributes:
         placement: SHARDED, or one of the strategies that have no further terms.
-        splits: Exclusive shards, outermost first.
+        splits: Exclusive shards, outermost first. Replicas that say nothing (innermost, or one only) are left out.
         ring: Shared shards.
         resolution: What becomes of partial sums.
         scatter_axis: Output axis of a reduce-scatter.
@@ -85,9 +93,21 @@ class Strategy:
     resolution: Resolution = Resolution.ALL_REDUCE
     scatter_axis: str | None = None
 
+    def __post_init__(self) -> None:
+        """Of ways to say the same, keep one."""
+        kept = [split for split in self.splits if split.axis != REPLICAS or len(split.shares) > 1]
+        while kept and kept[-1].axis == REPLICAS:
+            kept.pop()
+        if len(kept) < len(self.splits):
+            object.__setattr__(self, "splits", tuple(kept))
+        nothing = not self.splits and self.ring is None and self.resolution is Resolution.ALL_REDUCE
+        if self.placement is Placement.SHARDED and nothing:
+            # Where nothing is cut, everyone computes everything, and the text of that must not be empty.
+            object.__setattr__(self, "placement", Placement.WHOLE)
+
     @property
     def ways(self) -> int:
-        """How many different shares the splits make."""
+        """How many members it takes; of more, neighbours do the same."""
         return prod(len(split.shares) for split in self.splits)
 
     def __str__(self) -> str:
@@ -104,12 +124,16 @@ class Strategy:
         return " ".join(terms)
 
 
+#: What stands for an axis in a split that cuts nothing: its members are replicas of each other.
+REPLICAS = "*"
+
 WHOLE = Strategy(Placement.WHOLE)
 SINGLE = Strategy(Placement.SINGLE)
 AUTO = Strategy(Placement.AUTO)
 
 _TERM = re.compile(r"(?P<name>[A-Za-z-]+)(?:\((?P<body>[^()]*)\))?(?:\s+|$)")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_SPLIT_AXIS = re.compile(r"[A-Za-z][A-Za-z0-9_]*|\*")
 #: More ways to cut a layer than any pool has accelerators: what is beyond is a slip of the pen, not a strategy.
 _MOST_SHARES = 4096
 
@@ -158,9 +182,6 @@ def parse_strategy(text: str) -> Strategy:
         position = match.end()
     if not seen:
         raise _malformed(text, "it is empty")
-    if not splits and ring is None and resolution is Resolution.ALL_REDUCE:
-        # Nothing is cut: everyone computes everything, and the text of that must not be empty.
-        return WHOLE
     return Strategy(Placement.SHARDED, splits, ring, resolution, scatter_axis)
 
 
@@ -169,7 +190,7 @@ def _parse_splits(text: str, body: str) -> tuple[Split, ...]:
     for entry in body.split(","):
         axis, equals, amount = (part.strip() for part in entry.partition("="))
         numbers = amount.split(":")
-        if not equals or not _NAME.fullmatch(axis) or not all(n.isascii() and n.isdigit() for n in numbers):
+        if not equals or not _SPLIT_AXIS.fullmatch(axis) or not all(n.isascii() and n.isdigit() for n in numbers):
             raise _malformed(text, f"a split is AXIS=COUNT or AXIS=SHARE:SHARE, not {entry.strip()!r}")
         if any(len(number) > 9 for number in numbers):
             raise _malformed(text, f"a number in {entry.strip()!r} is too large")
@@ -177,8 +198,10 @@ def _parse_splits(text: str, body: str) -> tuple[Split, ...]:
         shares = (1,) * min(values[0], _MOST_SHARES + 1) if len(values) == 1 else values
         if not shares or sum(shares) == 0 or len(shares) > _MOST_SHARES:
             raise _malformed(text, f"{entry.strip()!r} must make between 1 and {_MOST_SHARES} shares")
+        if axis == REPLICAS and len(values) > 1:
+            raise _malformed(text, f"replicas have no shares: *=COUNT, not {entry.strip()!r}")
         if any(split.axis == axis for split in splits):
-            raise _malformed(text, f"axis {axis} is split twice")
+            raise _malformed(text, "* stands twice" if axis == REPLICAS else f"axis {axis} is split twice")
         splits.append(Split(axis, shares))
     return tuple(splits)
 

@@ -20,9 +20,13 @@ import onnx_ir as ir
 from mars_onnx.comm.domain import DOMAIN
 from mars_onnx.errors import InputError
 from mars_onnx.geometry import Layout, box_text, contains
+from mars_onnx.pool.document import unknown
+from mars_onnx.rules.base import TensorType
 from mars_onnx.rules.signature import is_present, signature_of, tensor_type
+from mars_onnx.sharding.entries import entry_layout
 from mars_onnx.sharding.lowering import Sharding, lower
 from mars_onnx.sharding.mapping import Mapping as AcceleratorMapping
+from mars_onnx.sharding.strategy import Strategy
 from mars_onnx.stages import attachments
 from mars_onnx.stages.canonical import captured_values, subgraphs
 
@@ -60,6 +64,51 @@ def sharding_of(node: ir.Node, mapping: AcceleratorMapping) -> Sharding:
         return lower(signature_of(node), attachments.get_strategy(node), members)
     except InputError as error:
         raise InputError(f"layer {node.name!r}: {error}") from error
+
+
+def entry_problems(model: ir.Model, mapping: AcceleratorMapping) -> list[str]:
+    """What is wrong with the entries of a mapping for a canonical graph; empty if nothing is.
+
+    Every message begins with the place of the entry in a mapping file.
+    """
+    made = {value.name or "": node for node in model.graph for value in node.outputs if is_present(value)}
+    inputs = {value.name or "": value for value in model.graph.inputs}
+    where = {choice.name: choice.set_index for choice in mapping.layers}
+    takers = {
+        (value.name or "", where[node.name or ""])
+        for node in model.graph
+        for value in (*node.inputs, *captured_inputs(node))
+        if value is not None
+    }
+    found: list[str] = []
+    seen: set[tuple[str, int]] = set()
+    for entry in mapping.entries:
+        problem: str | None = None
+        producer = made.get(entry.tensor)
+        if (entry.tensor, entry.set_index) in seen:
+            problem = "the tensor enters the set twice"
+        elif entry.tensor not in inputs and producer is None:
+            problem = unknown("tensor", entry.tensor, (*inputs, *made))
+        elif (entry.tensor, entry.set_index) not in takers:
+            problem = "no layer of the set takes the tensor"
+        else:
+            outputs = producer.outputs if producer is not None else ()
+            values = (*inputs.values(), *outputs)
+            kind = tensor_type(next(value for value in values if value.name == entry.tensor))
+            members = mapping.sets[entry.set_index].members
+            problem = "the tensor has no static shape" if kind is None else _inapplicable(kind, entry.strategy, members)
+        seen.add((entry.tensor, entry.set_index))
+        if problem:
+            found.append(f"sets[{entry.set_index}].enters.{entry.tensor}: {problem}")
+    return found
+
+
+def _inapplicable(kind: TensorType, strategy: Strategy, members: tuple[int, ...]) -> str | None:
+    try:
+        entry_layout(kind, strategy, members)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def needed_inputs(node: ir.Node, sharding: Sharding) -> Iterator[tuple[int | None, ir.Value, Layout]]:

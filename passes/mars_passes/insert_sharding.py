@@ -13,11 +13,14 @@ from mars_onnx.errors import InputError
 from mars_onnx.geometry import Layout, hull
 from mars_onnx.redistribution.planner import redistribute
 from mars_onnx.rules.signature import tensor_type
+from mars_onnx.sharding.entries import entry_layout
 from mars_onnx.sharding.lowering import Sharding
+from mars_onnx.sharding.strategy import Strategy
 from mars_onnx.stages import attachments
 from mars_onnx.stages.sharded import (
     REDISTRIBUTE,
     captured_inputs,
+    entry_problems,
     needed_inputs,
     replace_captured,
     satisfied,
@@ -59,11 +62,18 @@ class _Inserter:
     current: dict[ir.Value, ir.Value] = field(default_factory=dict)
     #: Redistributed versions, so that two layers with the same need share one.
     versions: dict[tuple[ir.Value, Layout], ir.Value] = field(default_factory=dict)
+    #: How tensors enter sets, and the versions that have entered.
+    entries: dict[tuple[str, int], Strategy] = field(default_factory=dict)
+    entered: dict[tuple[ir.Value, int], ir.Value] = field(default_factory=dict)
     input_needs: dict[ir.Value, list[Layout]] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
 
     def run(self) -> None:
         mapping = attachments.get_mapping(self.model)
+        problems = entry_problems(self.model, mapping)
+        if problems:
+            raise InputError("\n".join(f"the mapping: {problem}" for problem in problems))
+        self.entries = {(entry.tensor, entry.set_index): entry.strategy for entry in mapping.entries}
         for node in list(self.model.graph):
             sharding = sharding_of(node, mapping)
             self.check_opaque_inputs(node, sharding)
@@ -92,16 +102,51 @@ class _Inserter:
 
     def provide(self, value: ir.Value, need: Layout, node: ir.Node) -> ir.Value:
         """The version of a value that holds, on each member, what it needs."""
-        if value.is_graph_input():
+        if value.is_graph_input() and not self.enters(value, node):
             self.input_needs.setdefault(value, []).append(need)
             return value
-        source = self.current.get(value, value)
+        source = self.enter(value, node)
         if satisfied(attachments.get_layout(source), need):
             return source
         key = (source, need)
         if key not in self.versions:
             self.versions[key] = self.move(source, need, before=node)
         return self.versions[key]
+
+    def enters(self, value: ir.Value, node: ir.Node) -> bool:
+        """Whether the mapping says in which layout a tensor comes to the set of a layer."""
+        return (value.name or "", attachments.get_set(node)) in self.entries
+
+    def enter(self, value: ir.Value, node: ir.Node) -> ir.Value:
+        """The value from which a layer is served: as it was made, or as it entered the set of the layer."""
+        source = self.current.get(value, value)
+        index = attachments.get_set(node)
+        strategy = self.entries.get((value.name or "", index))
+        kind = tensor_type(value)
+        if strategy is None or kind is None:
+            return source
+        if (value, index) not in self.entered:
+            members = attachments.get_mapping(self.model).sets[index].members
+            layout = entry_layout(kind, strategy, members)
+            self.entered[value, index] = (
+                self.land(value, layout, before=node)
+                if value.is_graph_input()
+                else source
+                if attachments.get_layout(source) == layout
+                else self.move(source, layout, before=node)
+            )
+        return self.entered[value, index]
+
+    def land(self, value: ir.Value, layout: Layout, before: ir.Node) -> ir.Value:
+        """A model input comes to a set in a stated layout: a version of its own, from which layers there take it."""
+        self.input_needs.setdefault(value, []).append(layout)
+        landed = ir.Value(name=self.unique(f"{value.name}.entered"), shape=value.shape, type=value.type)
+        node = ir.Node(
+            DOMAIN, REDISTRIBUTE, [value], [ir.AttrString("kind", "local")], outputs=[landed], name=f"to_{landed.name}"
+        )
+        self.model.graph.insert_before(before, node)
+        attachments.set_layout(landed, layout)
+        return landed
 
     def move(
         self, value: ir.Value, target: Layout, *, before: ir.Node | None = None, after: ir.Node | None = None

@@ -19,6 +19,7 @@ from mars_onnx.sharding.mapping import Mapping
 from mars_onnx.sharding.mapping_file import load_mapping
 from mars_onnx.sharding.strategy import Placement
 from mars_onnx.stages import attachments
+from mars_onnx.stages.sharded import entry_problems
 
 #: More faults of one mapping than this are counted, not listed.
 _MOST_SHOWN = 10
@@ -65,7 +66,7 @@ class SelectAccelerators(ir.passes.InPlacePass):
         if self.mapping:
             names = [layer.name for layer in problem.layers]
             written = load_mapping(Path(self.mapping), pool, names)
-            self._check(problem, written)
+            self._check(model, problem, written)
             found = given_mapping(problem, pool, fill_in(problem, pool, written), self.objective)
         else:
             found = find_mapping(problem, pool, self.search, options, self.watch)
@@ -74,7 +75,7 @@ class SelectAccelerators(ir.passes.InPlacePass):
         attachments.set_stage(model, self.stage)
         return ir.passes.PassResult(model, modified=True)
 
-    def _check(self, problem: Problem, written: Mapping) -> None:
+    def _check(self, model: ir.Model, problem: Problem, written: Mapping) -> None:
         """Refuse strategies that cannot be applied, all at once, with the file that they are from."""
         problems: list[str] = []
         for layer, choice in zip(problem.layers, written.layers, strict=True):
@@ -84,6 +85,7 @@ class SelectAccelerators(ir.passes.InPlacePass):
                 lower(layer.signature, choice.strategy, written.sets[choice.set_index].members)
             except InputError as error:
                 problems.append(f"{self.mapping}: layer {layer.name!r}: {error}")
+        problems += [f"{self.mapping}: {own}" for own in entry_problems(model, written)]
         if problems:
             shown = problems[:_MOST_SHOWN] + [f"and {len(problems) - _MOST_SHOWN} more"] * (len(problems) > _MOST_SHOWN)
             raise InputError("\n".join(shown))

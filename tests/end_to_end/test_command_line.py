@@ -75,7 +75,7 @@ def test_the_good_case(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for part in ("compared with the original: equal", "AllReduce", "ES(K=4)", "# after canonicalize", "total"):
         assert part in output.out
     models = {f"{name}.onnx" for name in ("annotated", "a0", "a1", "b0", "b1")}
-    files = {"plan.json", "report.json", "trace.json", *models, *(f"{name}.data" for name in models)}
+    files = {"plan.json", "report.json", "report.html", "trace.json", *models, *(f"{name}.data" for name in models)}
     assert files == {path.name for path in Path("out").iterdir()}
     # Over our own folder it may write again, as a whole.
     Path("out/old.onnx").write_bytes(b"of an earlier run")

@@ -11,6 +11,7 @@ import pytest
 
 from mars_onnx.errors import InputError, UsageError
 from mars_onnx.sharding.mapping_file import parse_mapping
+from mars_onnx.sharding.strategy import parse_strategy
 from mars_onnx.stages import attachments
 from mars_onnx.stages.sharded import verify_sharded
 from mars_passes.emit_partitions import EmitPartitions
@@ -127,6 +128,31 @@ def test_a_ring() -> None:
     )
     phases = [node.metadata_props.get("mars.phase") for node in compiled.models[1].graph]
     assert phases == ["0", "0", "1", None]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("ES(*=2,H=2)", "ES(H=2)"),
+        ("ES(*=2,Cout=2,H=2)", "ES(*=4,Cin=2)"),
+        ("ES(*=2,Cin=2) reduce-scatter(H)", "ES(H=2,*=2,Cout=2)"),
+        ("ES(*=2,Cin=2) deferred", "ES(*=2,W=3:1)"),
+        ("ES(*=2,Cout=2) SS(weight)", "ES(*=2,H=4) SS(input)"),
+        ("ES(*=2,Cin=2,H=2) SS(weight)", "ES(Cout=2,*=2,Cin=2) reduce-scatter(W)"),
+    ],
+)
+def test_replicas_at_an_outer_digit(first: str, second: str) -> None:
+    compiled = sharded(
+        """(float[1,4,8,8] x) => (float[1,4,8,8] z) {
+            [first] y = Conv <pads = [1,1,1,1]> (x, w, b)
+            [second] z = Conv <pads = [1,1,1,1]> (y, v)
+        }""",
+        {"w": (4, 4, 3, 3), "v": (4, 4, 3, 3), "b": (4,)},
+        {"first": first, "second": second},
+        groups=(8,),
+    )
+    compiled.verify(deep=True).raise_if_failed()
+    assert compiled.mapping.choice("first").strategy == parse_strategy(first)
 
 
 def test_partial_sums_behind_an_output() -> None:

@@ -49,7 +49,7 @@ def test_the_first_interrupt_waits_for_a_report() -> None:
     with watch() as report:
         report(Progress("a"))
         signal.raise_signal(signal.SIGINT)
-        assert "stopping with the best so far" in watch.line().plain
+        assert "stopping with it; Ctrl-C again quits" in watch.line().plain
         with pytest.raises(KeyboardInterrupt):
             report(Progress("b"))
     assert signal.getsignal(signal.SIGINT) is before

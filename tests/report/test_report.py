@@ -67,6 +67,7 @@ def test_the_plan_names_the_files_that_are_there(folder: Path) -> None:
     named = {name for entry in plan["partitions"] for name in (entry["file"], entry["data_file"]) if name}
     assert written - named == {
         "plan.json",
+        "report.html",
         "report.json",
         "trace.json",
         "annotated.onnx",

@@ -7,6 +7,7 @@ import pytest
 
 from mars_onnx.errors import InputError
 from mars_onnx.geometry import box_text
+from mars_onnx.redistribution.planner import redistribute
 from mars_onnx.rules.base import Signature
 from mars_onnx.rules.signature import signature_of
 from mars_onnx.sharding.lowering import Sharding, lower, ring_shift
@@ -71,6 +72,37 @@ def test_what_becomes_of_partial_sums() -> None:
     assert scattered.resolved[0].to_text() == "8,4|sum/1|0=0:8,0:2;1=0:8,2:4"
     deferred = lowered(PRODUCT, "ES(K=2) deferred", 2)
     assert deferred.resolved == deferred.produced
+
+
+def test_replicas_at_an_outer_digit() -> None:
+    assert texts(lowered(PRODUCT, "ES(*=2,M=2)").produced[0]) == ["0:4,0:4", "4:8,0:4"] * 2
+    assert texts(lowered(PRODUCT, "ES(M=2)").produced[0]) == ["0:4,0:4"] * 2 + ["4:8,0:4"] * 2
+    between = lowered(PRODUCT, "ES(M=2,*=2,N=2)", 8)
+    assert texts(between.produced[0]) == ["0:4,0:2", "0:4,2:4"] * 2 + ["4:8,0:2", "4:8,2:4"] * 2
+    both = lowered(PRODUCT, "ES(*=2,M=2)", 8)
+    assert texts(both.produced[0]) == (["0:4,0:4"] * 2 + ["4:8,0:4"] * 2) * 2
+    with pytest.raises(InputError, match=r"6 shares do not divide a set of 8"):
+        lowered(PRODUCT, "ES(*=3,M=2)", 8)
+
+
+def test_partial_sums_of_outer_replicas() -> None:
+    sharding = lowered(PRODUCT, "ES(*=2,K=2)")
+    assert sharding.produced[0].parts == (0, 1, 0, 1)
+    assert sharding.produced[0].num_parts == 2
+    plan = redistribute(sharding.produced[0], sharding.resolved[0])
+    assert [(str(own.pattern), own.group) for own in plan.collectives] == [("AllReduce", (0, 1)), ("AllReduce", (2, 3))]
+    scattered = lowered(PRODUCT, "ES(*=2,K=2) reduce-scatter(N)")
+    assert texts(scattered.resolved[0]) == ["0:8,0:2", "0:8,2:4"] * 2
+    plan = redistribute(scattered.produced[0], scattered.resolved[0])
+    expected = [("ReduceScatter", (0, 1)), ("ReduceScatter", (2, 3))]
+    assert [(str(own.pattern), own.group) for own in plan.collectives] == expected
+
+
+def test_rings_of_outer_replicas() -> None:
+    """Members that would hold the same weights are those of one range of N in both halves."""
+    assert lowered(PRODUCT, "ES(*=2,N=2) SS(weight)").ring.groups == ((0, 2), (1, 3))
+    assert lowered(PRODUCT, "ES(N=2) SS(weight)").ring.groups == ((0, 1), (2, 3))
+    assert lowered(PRODUCT, "ES(*=2,M=2) SS(weight)").ring.groups == ((0, 1, 2, 3),)
 
 
 def test_the_bias_counts_once() -> None:

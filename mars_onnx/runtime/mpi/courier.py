@@ -6,6 +6,7 @@ outputs. All of it does not block, so that several sets can be under way.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ HOST = 0
 """The process that has the inputs and gets the outputs."""
 
 _ORDER, _DATA = 0, 1
+_LEAVING = 16
+"""Outputs that may be on their way to the host."""
 _RUN, _REFUSED, _STOP = 0, 1, 2
 
 
@@ -57,7 +60,7 @@ class Courier:
         self._ranks = ranks
         self.process = comm.Get_rank()
         self.rank = ranks[self.process]
-        self._leaving: list[MpiHandle] = []
+        self._leaving: deque[MpiHandle] = deque()
 
     def send(self, inputs: Mapping[str, Array]) -> Job:
         """Host: begin to send everybody's boxes, and to receive everybody's outputs."""
@@ -108,16 +111,16 @@ class Courier:
         return Order(inputs)
 
     def deliver(self, results: Mapping[str, Array]) -> None:
-        """Others: begin to send the own outputs; they must stay as they are until :meth:`settle`."""
-        self.settle()
+        """Others: begin to send copies of the own outputs."""
+        while len(self._leaving) > _LEAVING:
+            self._leaving.popleft().wait()
         for tag, tensor, _ in self._boxes(self._plan.outputs, self.rank):
-            self._leaving.append(self._isend(np.ascontiguousarray(results[tensor.tensor]), HOST, tag))
+            self._leaving.append(self._isend(np.array(results[tensor.tensor], order="C"), HOST, tag))
 
     def settle(self) -> None:
         """Others: wait until the outputs have left."""
-        for handle in self._leaving:
-            handle.wait()
-        self._leaving = []
+        while self._leaving:
+            self._leaving.popleft().wait()
 
     def _order(self, kind: int, reason: str = "") -> list[MpiHandle]:
         others = (process for process in range(len(self._ranks)) if process != self.process)

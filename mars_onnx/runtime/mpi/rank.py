@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from mars_onnx.errors import InputError, MarsError, RunError, UsageError
+from mars_onnx.errors import InputError, MarsError, UsageError
 from mars_onnx.pool.document import read_text
-from mars_onnx.runtime.boxes import accelerator_name, check_inputs, check_names
-from mars_onnx.runtime.executor import PartitionExecutor
+from mars_onnx.runtime.boxes import accelerator_name, check_inputs, check_names, default_depth
+from mars_onnx.runtime.executor import PartitionExecutor, describe
 from mars_onnx.runtime.mpi.library import load_mpi
+from mars_onnx.runtime.mpi.watch import Watch
+from mars_onnx.runtime.native.region import MpiRegion
 from mars_onnx.runtime.plan_file import FILE_NAME, PlanFile, check_partition, file_sha256, load_plan
 from mars_onnx.runtime.runner import load_partition
-from mars_onnx.runtime.sessions import ExecutorOptions
+from mars_onnx.runtime.sessions import FASTEST, ExecutorOptions
 from mars_onnx.runtime.transport import Array
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from mars_onnx.runtime.mpi.courier import Job
+
 _T = TypeVar("_T")
+_AHEAD = 2
+"""Sets of inputs that are sent before the host's own part is done with the one before."""
 _MAX_RANK_MAP_BYTES = 2**20
+
+
+class ProcessError(MarsError):
+    """A process cannot take part; all processes raise it with the same message."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+class EverywhereError(ProcessError):
+    """All processes fail in the same way, so that one may speak for all."""
 
 
 class Rank:
@@ -41,11 +60,13 @@ class Rank:
         comm: A process per partition; ``MPI.COMM_WORLD`` if none is given. It is duplicated: messages of the program
             and ours do not meet.
         ranks: Which accelerator every process runs, by rank or id; in ascending order of ranks if not given.
-        options: How sessions are built.
+        options: How sessions are built; ``FASTEST`` if not given.
+        watch: Whether a watcher stands beside every process, which ends it if another one dies or fails (see
+            docs/running.md). Without, whoever waits for a process that is gone waits for ever.
 
     Raises:
-        UsageError: The communicator has not as many processes as there are partitions, or ``ranks`` does not fit.
-        InputError: The folder is damaged, or not the same for all processes; all processes raise it.
+        ProcessError: The communicator has not as many processes as there are partitions, ``ranks`` does not fit, or
+            the folder is damaged or not the same for all processes; all processes raise it.
     """
 
     def __init__(
@@ -55,6 +76,7 @@ class Rank:
         *,
         ranks: Sequence[int | str] | None = None,
         options: ExecutorOptions | None = None,
+        watch: bool = True,
     ) -> None:
         mpi = load_mpi()
         from mars_onnx.runtime.mpi.courier import HOST, Courier
@@ -63,16 +85,31 @@ class Rank:
         self._comm = (comm or mpi.COMM_WORLD).Dup()
         self.process = self._comm.Get_rank()
         self.is_host = self.process == HOST
+        self._names: list[str] = []
         self.plan, digest = self._together(lambda: _load_plan(Path(folder)))
         self._together(lambda: self._check_plan(Path(folder), self._comm.bcast(digest, HOST), digest))
         self.ranks = self._together(lambda: _checked_ranks(self.plan, self._comm.Get_size(), ranks))
         self.rank = self.ranks[self.process]
         self.name = accelerator_name(self.plan, self.rank)
-        self._transport = MpiTransport(self._comm.Dup(), self.ranks)
-        self._executor = self._together(lambda: self._load(Path(folder), options))
-        self._together(self._executor.prepare)
-        self._executor.bind()
+        self._names = [accelerator_name(self.plan, rank) for rank in self.ranks]
+        self._watch = Watch(self._comm, self.name) if watch else None
+        options = options or FASTEST
+        try:
+            self._transport = MpiTransport(self._comm.Dup(), self.ranks)
+            self._region = MpiRegion(self._comm.Dup(), self.ranks) if options.native else None
+            self._executor = self._together(lambda: self._load(Path(folder), options))
+            self._together(self._executor.prepare)
+        except MarsError:
+            # All have agreed to end.
+            if self._watch is not None:
+                self._watch.close()
+            raise
+        if self._watch is not None:
+            self._watch.steps([describe(step) for step in self._executor.steps()])
         self._courier = Courier(self._comm, self.plan, self.ranks)
+        with self._announcing():
+            self._executor.bind()
+        self._executor.monitor = _Place(self._watch)
         self._open = True
 
     def run(self, inputs: Mapping[str, Array] | None = None) -> dict[str, Array] | None:
@@ -100,6 +137,43 @@ class Rank:
             raise
         job = self._courier.send(inputs)
         return self._courier.collect(job, self._run(job.own))
+
+    def run_stream(self, inputs: Iterable[Mapping[str, Array]], depth: int | None = None) -> Iterator[dict[str, Array]]:
+        """On the host, the outputs for every set of inputs, in order, as a pipeline; the others are in :meth:`serve`.
+
+        Args:
+            inputs: Sets of inputs, taken as they are needed.
+            depth: How many sets may be under way behind the host's own part; by default twice the number of
+                accelerator sets, at least 2.
+
+        Raises:
+            InputError: A set is wrong; those before it have been given back.
+            RunError: See :meth:`run`.
+        """
+        depth = default_depth(self.plan) if depth is None else depth
+        source = iter(inputs)
+        ahead: deque[Job] = deque()
+        behind: deque[tuple[Job, dict[str, Array]]] = deque()
+        refused: InputError | None = None
+        more = True
+        while more or ahead or behind:
+            while more and len(ahead) < _AHEAD:
+                try:
+                    given = next(source)
+                    check_inputs(self.plan, given)
+                    ahead.append(self._courier.send(given))
+                except StopIteration:
+                    more = False
+                except InputError as error:
+                    more, refused = False, error
+            if ahead:
+                job = ahead.popleft()
+                # The next run may use the memory of its outputs again.
+                behind.append((job, {name: array.copy() for name, array in self._run(job.own).items()}))
+            if behind and (len(behind) > depth or not (more or ahead)):
+                yield self._courier.collect(*behind.popleft())
+        if refused is not None:
+            raise refused
 
     def timed(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], float]:
         """On the host, :meth:`run` and the seconds it took."""
@@ -133,6 +207,10 @@ class Rank:
         self._courier.settle()
         self._executor.settle()
         self._comm.Barrier()
+        if self._watch is not None:
+            self._watch.close()
+        if self._region is not None:
+            self._region.free()
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -143,13 +221,8 @@ class Rank:
     ) -> None:
         if error is None:
             self.close()
-            return
-        # The others wait for this process, and nothing but its end wakes them.
-        if isinstance(error, MarsError):
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        else:
-            traceback.print_exception(error)
-        self._comm.Abort(error.exit_code if isinstance(error, MarsError) else 1)
+        elif self._open:
+            self._announce(error)
 
     def _serve_once(self) -> bool:
         order = self._courier.receive()
@@ -161,43 +234,104 @@ class Rank:
         return True
 
     def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        with self._announcing():
+            results = self._executor.run(inputs)
+        if self._watch is not None:
+            self._watch.idle()
+        return results
+
+    @contextmanager
+    def _announcing(self) -> Iterator[None]:
+        """What is raised here ends all processes."""
         try:
-            return self._executor.run(inputs)
-        except MarsError as error:
-            raise type(error)(f"{self.name}: {error}") from error
+            yield
+        except BaseException as error:
+            self._announce(error)
+            raise
+
+    def _announce(self, error: BaseException) -> None:
+        self._open = False
+        if self._watch is not None:
+            self._watch.failed(*_told(error))
 
     def _check_plan(self, folder: Path, theirs: str, ours: str) -> None:
         if ours != theirs:
             raise InputError(f"{folder / FILE_NAME}: not the plan that the host has read")
 
-    def _load(self, folder: Path, options: ExecutorOptions | None) -> PartitionExecutor:
+    def _load(self, folder: Path, options: ExecutorOptions) -> PartitionExecutor:
         entry = next(entry for entry in self.plan.partitions if entry.rank == self.rank)
         path = check_partition(folder, entry)
-        executor = PartitionExecutor(load_partition(path), self._transport, options)
+        executor = PartitionExecutor(load_partition(path), self._transport, options, self._region)
         check_names(self.plan, self.rank, executor.inputs, executor.outputs)
         return executor
 
     def _together(self, work: Callable[[], _T]) -> _T:
-        """Do something that every process does; if it fails in one, all raise what it says."""
-        result: _T | None = None
+        """Do something that every process does; if it fails in one, all raise what that one says.
+
+        Raises:
+            EverywhereError: All processes have failed in the same way.
+            MarsError: Some have; the message names the first.
+        """
+        results: list[_T] = []
         failure: MarsError | None = None
         try:
-            result = work()
+            results.append(work())
         except MarsError as error:
             failure = error
-        texts = self._comm.allgather(None if failure is None else str(failure))
-        if failure is not None:
-            raise failure
-        for process, text in enumerate(texts):
-            if text is not None:
-                raise RunError(f"process {process}: {text}")
-        return result  # type: ignore[return-value]
+        told = self._comm.allgather(None if failure is None else (str(failure), failure.exit_code))
+        if failure is None and not any(told):
+            return results[0]
+        texts = [entry[0] for entry in told if entry is not None]
+        process = next(process for process, entry in enumerate(told) if entry is not None)
+        if len(texts) == len(told) and len(set(texts)) == 1:
+            raise EverywhereError(texts[0], told[process][1])
+        who = self._names[process] if self._names else f"process {process}"
+        machine = self._comm.bcast(socket.gethostname(), process)
+        raise ProcessError(f"{who} on {machine}: {texts[0]}", told[process][1])
+
+
+class _Place:
+    """Tells the watcher where a run stands."""
+
+    def __init__(self, watch: Watch | None) -> None:
+        self._watch = watch
+
+    def begin(self, step: int) -> None:
+        if self._watch is not None:
+            self._watch.at(step)
+
+    def end(self, step: int) -> None:
+        pass
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """A message for the other processes, and the exit code."""
+    if isinstance(error, MarsError):
+        return str(error), error.exit_code
+    return f"{type(error).__name__}: {error}", 1
 
 
 def _load_plan(folder: Path) -> tuple[PlanFile, str]:
     """The plan, and the SHA-256 of its file."""
     plan = load_plan(folder, check_hashes=False)
     return plan, file_sha256(folder / FILE_NAME)
+
+
+def load_rank(
+    folder: str | Path,
+    comm: MPI.Intracomm | None = None,
+    *,
+    ranks: Sequence[int | str] | None = None,
+    options: ExecutorOptions | None = None,
+    watch: bool = True,
+) -> Rank:
+    """Load the partition of this MPI process; all processes of the communicator call it. See :class:`Rank`."""
+    return Rank(folder, comm, ranks=ranks, options=options, watch=watch)
+
+
+def is_host() -> bool:
+    """Whether this process is the host of ``MPI.COMM_WORLD``."""
+    return bool(load_mpi().COMM_WORLD.Get_rank() == 0)
 
 
 def rank_map(text: str) -> tuple[str, ...]:

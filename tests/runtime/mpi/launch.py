@@ -73,5 +73,8 @@ def launchers() -> list[Launcher]:
 LAUNCHERS = launchers()
 WITHOUT = "no MPI: neither the mpich wheel nor Open MPI is installed, or mpi4py is not"
 each_mpi = pytest.mark.parametrize(
-    "mpi", LAUNCHERS or [pytest.param(None, marks=pytest.mark.skip(reason=WITHOUT))], ids=lambda mpi: mpi and mpi.name
+    "mpi",
+    # One is enough for the quick run.
+    [pytest.param(mpi, id=mpi.name, marks=[pytest.mark.slow] * (number > 0)) for number, mpi in enumerate(LAUNCHERS)]
+    or [pytest.param(None, marks=pytest.mark.skip(reason=WITHOUT))],
 )

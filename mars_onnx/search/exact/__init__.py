@@ -1,0 +1,1 @@
+"""Exact search: the best mapping of a stated space, with a proof."""

@@ -1,0 +1,94 @@
+"""The least seconds that a layer can take on so many accelerators, whatever it costs to bring the data there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import product
+from math import prod
+
+import numpy as np
+
+from mars_onnx.cost.performance import FloatArray, performance_model
+from mars_onnx.cost.workload import workload
+from mars_onnx.pool.topology import Pool
+from mars_onnx.rules.axes import Axis
+from mars_onnx.rules.base import OpRule, Signature
+from mars_onnx.rules.registry import rule_for
+from mars_onnx.rules.shares import cut
+
+
+@lru_cache(maxsize=65536)
+def least_seconds(pool: Pool, signature: Signature, kinds: frozenset[tuple[int, str]], size: int) -> float:
+    """The longest share of the best cut into at most ``size`` equal parts, on the fastest of the members.
+
+    Args:
+        pool: Where the accelerators are described.
+        signature: Of the layer.
+        kinds: Rank of one accelerator of each kind in the set, and its design.
+        size: Members of the set; cuts are into numbers of parts that divide it.
+    """
+    table = _by_parts(pool, signature, kinds, size)
+    return min(seconds for parts, seconds in table if size % parts == 0)
+
+
+@lru_cache(maxsize=65536)
+def _by_parts(
+    pool: Pool, signature: Signature, kinds: frozenset[tuple[int, str]], size: int
+) -> tuple[tuple[int, float], ...]:
+    rule = rule_for(signature)
+    cuts = list(_cuts(rule, size))
+    seconds = np.full(len(cuts), np.inf)
+    for rank, design in kinds:
+        seconds = np.minimum(seconds, _longest(pool, signature, rank, design, size))
+    return tuple((prod(counts), float(own)) for counts, own in zip(cuts, seconds.tolist(), strict=True))
+
+
+@lru_cache(maxsize=65536)
+def _longest(pool: Pool, signature: Signature, rank: int, design: str, size: int) -> FloatArray:
+    """Per cut the seconds of its longest share."""
+    rule = rule_for(signature)
+    rows: list[tuple[tuple[int, int], ...]] = []
+    number: dict[tuple[tuple[int, int], ...], int] = {}
+    members: list[list[int]] = []
+    for counts in _cuts(rule, size):
+        pieces = [_pieces(axis, count) for axis, count in zip(rule.axes, counts, strict=True)]
+        own: list[int] = []
+        for row in product(*pieces):
+            if row not in number:
+                number[row] = len(rows)
+                rows.append(row)
+            own.append(number[row])
+        members.append(own)
+    bounds = np.asarray(rows, np.int64).reshape(len(rows), len(rule.axes), 2)
+    ranges = {axis.name: (bounds[:, place, 0], bounds[:, place, 1]) for place, axis in enumerate(rule.axes)}
+    accelerator = pool.accelerators[rank]
+    found = accelerator.design(design)
+    if found is None:
+        raise ValueError(f"{accelerator.id} cannot take the design {design!r}")
+    total = np.broadcast_to(performance_model(found, accelerator).estimate(workload(rule, ranges)).total_s, len(rows))
+    idle = (bounds[..., 0] >= bounds[..., 1]).any(axis=-1)
+    total = np.where(idle, 0.0, total)
+    return np.asarray([total[own].max() for own in members])
+
+
+@lru_cache(maxsize=65536)
+def _pieces(axis: Axis, count: int) -> tuple[tuple[int, int], ...]:
+    # Pieces of one length cost about the same but for the edges of windows, so none is left out.
+    return tuple(cut(axis, (1,) * count))
+
+
+def _cuts(rule: OpRule, size: int) -> Iterator[tuple[int, ...]]:
+    """Numbers of parts per axis, their product at most ``size`` and a divisor of it."""
+
+    def deal(axes: tuple[Axis, ...], left: int) -> Iterator[tuple[int, ...]]:
+        if not axes:
+            yield ()
+            return
+        first, rest = axes[0], axes[1:]
+        for count in range(1, left + 1):
+            if left % count == 0 and (count == 1 or first.size * 2 > count):
+                for others in deal(rest, left // count):
+                    yield (count, *others)
+
+    yield from deal(rule.axes, size)

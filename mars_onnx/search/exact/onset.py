@@ -1,0 +1,214 @@
+"""A problem on one set: per layer a table of costs between layouts, with bounds that become exact where it matters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mars_onnx.cost.steps import input_seconds, output_seconds
+from mars_onnx.geometry import Layout
+from mars_onnx.pool.topology import Pool
+from mars_onnx.rules.axes import IntArray
+from mars_onnx.rules.base import Signature, TensorType
+from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves, ports, resolution_bounds, scaled_move_seconds
+from mars_onnx.search.exact.space import LayerSpace, layer_space
+from mars_onnx.search.exact.strategies import strategies
+from mars_onnx.sharding.lowering import lower
+from mars_onnx.sharding.strategy import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class SetType:
+    """A set as far as costs inside it go: sets of one type differ only in which accelerators they are.
+
+    Attributes:
+        members: Of one set of this type.
+        designs: Per member.
+        levels: Sizes of its levels, outermost first.
+    """
+
+    members: tuple[int, ...]
+    designs: tuple[str, ...]
+    levels: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class LayerTable:
+    """The strategies of one layer on one set, with numbers of layouts instead of boxes.
+
+    Attributes:
+        space: The strategies.
+        compute: Seconds of each.
+        resolve: Seconds to resolve partial sums, at least.
+        resolved: Whether ``resolve`` is exact.
+        needs: Per input the layout numbers that the strategies need; ``None`` where nothing is taken from the graph.
+        outs: Per output the layout numbers that they leave.
+    """
+
+    space: LayerSpace
+    compute: FloatArray
+    resolve: FloatArray
+    resolved: BoolArray
+    needs: tuple[IntArray | None, ...]
+    outs: tuple[IntArray | None, ...]
+    version: int = 0
+
+    @property
+    def own(self) -> FloatArray:
+        """Seconds of each strategy, without its inputs."""
+        total: FloatArray = self.compute + self.resolve
+        return total
+
+
+def _kind_key(kind: TensorType) -> tuple[tuple[int, ...], int]:
+    return kind.shape, kind.dtype.bitwidth
+
+
+class Edge:
+    """Seconds at least from some layouts to some others, kept up to date.
+
+    Attributes:
+        seconds: ``[sources, targets]``.
+        version: Grows whenever a cost in it has become exact.
+    """
+
+    def __init__(self, moves: Moves, sources: IntArray, targets: IntArray) -> None:
+        self._moves = moves
+        self._rows = {int(number): np.flatnonzero(sources == number) for number in np.unique(sources)}
+        self._columns = {int(number): np.flatnonzero(targets == number) for number in np.unique(targets)}
+        self._seen = len(moves.log)
+        self.seconds = moves.bounds(sources, targets)
+        self.version = 0
+
+    def refresh(self) -> int:
+        """Take in what has become exact since; returns the version."""
+        log = self._moves.log
+        for source, target in log[self._seen :]:
+            rows, columns = self._rows.get(source), self._columns.get(target)
+            if rows is not None and columns is not None:
+                self.seconds[np.ix_(rows, columns)] = self._moves.exact(source, target)
+                self.version += 1
+        self._seen = len(log)
+        return self.version
+
+
+@dataclass(eq=False)
+class OnSet:
+    """Tables of one set type. Layers are known by their signatures, tensors by their types."""
+
+    pool: Pool
+    type: SetType
+    _moves: dict[tuple[tuple[int, ...], int], Moves] = field(default_factory=dict)
+    _layers: dict[Signature, LayerTable] = field(default_factory=dict)
+    _identity: dict[tuple[tuple[int, ...], int], tuple[IntArray, tuple[Strategy, ...]]] = field(default_factory=dict)
+    _edges: dict[tuple[object, ...], Edge] = field(default_factory=dict)
+    _entering: dict[tuple[object, ...], float] = field(default_factory=dict)
+    _leaving: dict[tuple[object, ...], float] = field(default_factory=dict)
+
+    @property
+    def version(self) -> int:
+        """Grows whenever a cost has become exact."""
+        return sum(len(moves.log) for moves in self._moves.values()) + sum(
+            table.version for table in self._layers.values()
+        )
+
+    def moves(self, kind: TensorType) -> Moves:
+        """Layouts of tensors of a type."""
+        key = _kind_key(kind)
+        if key not in self._moves:
+            self._moves[key] = Moves(self.pool, *key, self.type.members)
+        return self._moves[key]
+
+    def layer(self, signature: Signature) -> LayerTable:
+        """The table of a layer."""
+        if signature not in self._layers:
+            self._layers[signature] = self._made(signature)
+        return self._layers[signature]
+
+    def _made(self, signature: Signature) -> LayerTable:
+        members = self.type.members
+        space = layer_space(signature, strategies(signature, self.type.levels), len(members))
+        compute = space.seconds(self.pool, signature, members, self.type.designs)
+        needs = tuple(
+            None if boxes is None or kind is None else self.moves(kind).register(boxes, members)
+            for boxes, kind in zip(space.needs, signature.inputs, strict=False)
+        )
+        outs = tuple(
+            None if boxes is None or kind is None else self.moves(kind).register(boxes, members)
+            for boxes, kind in zip(space.resolved, signature.outputs, strict=True)
+        )
+        partial = space.parts > 1
+        resolve = np.where(partial, self._resolve_bounds(space, signature), 0.0)
+        return LayerTable(space, compute, resolve, ~partial, needs, outs)
+
+    def _resolve_bounds(self, space: LayerSpace, signature: Signature) -> FloatArray:
+        """Seconds at least to resolve partial sums, by what every way to do it has to move."""
+        port = ports(self.pool, self.type.members)
+        seconds = np.zeros(len(space.strategies))
+        for boxes, kind in zip(space.resolved, signature.outputs, strict=True):
+            if boxes is not None and kind is not None:
+                kept = np.maximum(boxes[..., 1] - boxes[..., 0], 0).prod(axis=-1) * (kind.dtype.bitwidth / 8)
+                seconds += resolution_bounds(kept, space, port)
+        return seconds
+
+    def identity(self, kind: TensorType) -> tuple[IntArray, tuple[Strategy, ...]]:
+        """The layouts in which a tensor can enter, and the strategies that say so."""
+        key = _kind_key(kind)
+        if key not in self._identity:
+            signature = Signature("", "Identity", 13, inputs=(kind,), outputs=(kind,))
+            table = self.layer(signature)
+            numbers = table.outs[0]
+            if numbers is None:
+                raise ValueError("an Identity has an output")
+            distinct, first = np.unique(numbers, return_index=True)
+            self._identity[key] = distinct, tuple(table.space.strategies[place] for place in first)
+        return self._identity[key]
+
+    def edge(self, kind: TensorType, sources: IntArray, targets: IntArray) -> Edge:
+        """Seconds at least from every source to every target layout, as exact as is known by now."""
+        key = (_kind_key(kind), sources.tobytes(), targets.tobytes())
+        if key not in self._edges:
+            self._edges[key] = Edge(self.moves(kind), sources, targets)
+        self._edges[key].refresh()
+        return self._edges[key]
+
+    def price_resolution(self, signature: Signature, strategy: int) -> bool:
+        """Make the cost of resolving one strategy's partial sums exact; says whether it was not."""
+        table = self.layer(signature)
+        if table.resolved[strategy]:
+            return False
+        lowered = lower(signature, table.space.strategies[strategy], self.type.members)
+        seconds = 0.0
+        for kind, produced, resolved in zip(signature.outputs, lowered.produced, lowered.resolved, strict=True):
+            if kind is not None and produced is not None and resolved is not None and produced != resolved:
+                seconds += scaled_move_seconds(self.pool, produced, resolved, kind.dtype.bitwidth)
+        table.resolve[strategy] = seconds
+        table.resolved[strategy] = True
+        table.version += 1
+        return True
+
+    def inputs(self, kind: TensorType, numbers: IntArray) -> FloatArray:
+        """Seconds to bring a model input into each of these layouts."""
+        return self._ends(kind, numbers, self._entering, input_seconds)
+
+    def outputs(self, kind: TensorType, numbers: IntArray) -> FloatArray:
+        """Seconds until a model output has left each of these layouts."""
+        return self._ends(kind, numbers, self._leaving, output_seconds)
+
+    def _ends(
+        self,
+        kind: TensorType,
+        numbers: IntArray,
+        known: dict[tuple[object, ...], float],
+        seconds: Callable[[Pool, Layout, int], float],
+    ) -> FloatArray:
+        moves = self.moves(kind)
+        found = np.empty(len(numbers))
+        for place, number in enumerate(numbers.tolist()):
+            key = (_kind_key(kind), number)
+            if key not in known:
+                known[key] = seconds(self.pool, moves.layout(number), kind.dtype.bitwidth)
+            found[place] = known[key]
+        return found

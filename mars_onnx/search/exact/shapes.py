@@ -1,0 +1,133 @@
+"""Which accelerators can be a set: shapes that the pool's topology makes sensible.
+
+Accelerators that are near each other and alike are a *cell*. A set takes some number of members from some cells, the
+next ones that are free. Cells that are alike, and of which equally many are taken, can be exchanged: only one order is
+looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+from mars_onnx.cost.shares import twin
+from mars_onnx.pool.clusters import clusterings
+from mars_onnx.pool.topology import Pool
+
+Counts = tuple[int, ...]
+
+#: With more cells than this, sets are whole branches of the topology with equally many members of every cell.
+_FEW_CELLS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A set, and what is taken when it is placed.
+
+    Attributes:
+        counts: Members of each cell.
+        used: Accelerators of each cell that are taken, this set's included.
+        members: Ranks.
+    """
+
+    counts: Counts
+    used: Counts
+    members: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Shapes:
+    """The sets of a pool."""
+
+    pool: Pool
+
+    @cached_property
+    def _clusters(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """From the finest to the coarsest, and everything together."""
+        ranks = tuple(range(self.pool.size))
+        return (*clusterings(self.pool, ranks), (ranks,))
+
+    @cached_property
+    def cells(self) -> tuple[tuple[int, ...], ...]:
+        """Ranks of each cell."""
+        finest = self._clusters[0]
+        found: list[tuple[int, ...]] = []
+        for cluster in finest:
+            kinds: dict[int, list[int]] = {}
+            for rank in cluster:
+                kinds.setdefault(twin(self.pool, rank), []).append(rank)
+            found += [tuple(ranks) for ranks in kinds.values()]
+        return tuple(found)
+
+    @cached_property
+    def _likeness(self) -> tuple[tuple[object, ...], ...]:
+        """Per cell what makes it like another one."""
+        return tuple(
+            (
+                len(cell),
+                twin(self.pool, cell[0]),
+                self._distance(cell[0], self.pool.inputs_at),
+                self._distance(cell[0], self.pool.outputs_at),
+                tuple(sorted(self._distance(cell[0], rank) for rank in range(self.pool.size) if rank != cell[0])),
+            )
+            for cell in self.cells
+        )
+
+    def _distance(self, first: int, second: int) -> tuple[float, float]:
+        route = self.pool.route(first, second)
+        return route.latency_s, route.bandwidth_bytes_per_s
+
+    @cached_property
+    def counts(self) -> tuple[Counts, ...]:
+        """How many members of each cell sets have; the largest first."""
+        sizes = tuple(len(cell) for cell in self.cells)
+        if len(sizes) <= _FEW_CELLS:
+            found = {counts for counts in product(*(range(size + 1) for size in sizes)) if any(counts)}
+        else:
+            found = set()
+            for clusters in (self.cells, *self._clusters):
+                for cluster in clusters:
+                    inside = [bool(set(cell) & set(cluster)) for cell in self.cells]
+                    largest = max(size for size, own in zip(sizes, inside, strict=True) if own)
+                    for take in {1, largest // 2, largest} - {0}:
+                        found.add(tuple(min(take, size) if own else 0 for size, own in zip(sizes, inside, strict=True)))
+        return tuple(sorted(found, key=lambda counts: (-sum(counts), tuple(-count for count in counts))))
+
+    def placed(self, used: Counts) -> list[Place]:
+        """The sets that can still be placed; of those that only differ in cells that can be exchanged, the first."""
+        found: list[Place] = []
+        seen: set[tuple[object, ...]] = set()
+        for counts in self.counts:
+            if any(u + c > len(cell) for u, c, cell in zip(used, counts, self.cells, strict=True)):
+                continue
+            key = tuple(sorted(zip(self._likeness, used, counts, strict=True), key=repr))
+            if key in seen:
+                continue
+            seen.add(key)
+            members = tuple(
+                rank for cell, u, c in zip(self.cells, used, counts, strict=True) for rank in cell[u : u + c]
+            )
+            after = tuple(u + c for u, c in zip(used, counts, strict=True))
+            found.append(Place(counts, after, members))
+        return found
+
+    def levels(self, members: tuple[int, ...]) -> tuple[int, ...]:
+        """Sizes of the levels of a set: of the clusters that its members form, where these are of equal size."""
+        sizes = [1]
+        for clusters in clusterings(self.pool, members):
+            size = len(clusters[0])
+            even = {len(cluster) for cluster in clusters} == {size}
+            in_order = tuple(rank for cluster in clusters for rank in cluster) == members
+            if even and in_order and size > sizes[-1] and size % sizes[-1] == 0:
+                sizes.append(size)
+        sizes.append(len(members))
+        return tuple(outer // inner for outer, inner in zip(sizes[:0:-1], sizes[-2::-1], strict=True) if outer > inner)
+
+    def likeness(self, members: tuple[int, ...]) -> tuple[object, ...]:
+        """Equal for sets inside which everything costs the same."""
+        ends = (self.pool.inputs_at, self.pool.outputs_at)
+        return (
+            tuple(twin(self.pool, rank) for rank in members),
+            tuple(self._distance(first, second) for first in members for second in (*members, *ends)),
+        )
