@@ -10,6 +10,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", action="store_true", help="a thread per accelerator though mpiexec is there")
     parser.add_argument(
+        "--provider",
+        action="append",
+        default=[],
+        metavar="[ACCELERATOR=]NAME",
+        help="execution provider of ONNX Runtime, for all or for one: CPU (default), CUDA, ...; repeatable",
+    )
+    parser.add_argument(
         "--segments",
         action="store_true",
         help="run the partitions as they are, segment by segment, with messages; by default they are lowered for this "
@@ -92,13 +100,14 @@ def _run(options: argparse.Namespace) -> None:
 
 def _run_threads(options: argparse.Namespace) -> None:
     from mars_onnx.runtime.runner import PartitionRunner, load_folder
-    from mars_onnx.runtime.sessions import FASTEST, SEGMENTS
+    from mars_onnx.runtime.sessions import FASTEST, SEGMENTS, with_providers
 
     if options.rank_map is not None:
         raise UsageError("--rank-map is for MPI; start with mpiexec -n N")
     plan, files = load_folder(options.folder)
     inputs = _inputs(options, plan)
     how = SEGMENTS if options.segments or options.rendezvous else FASTEST
+    how = with_providers(how, options.provider, [entry.accelerator for entry in plan.partitions])
     runner = PartitionRunner(files, plan, rendezvous=options.rendezvous, options=how)
     runner.prepare()
     if options.profile is not None:
@@ -118,13 +127,23 @@ def _run_processes(options: argparse.Namespace) -> None:
     from mars_onnx.runtime.mpi.rank import EverywhereError, Rank, is_host
     from mars_onnx.runtime.mpi.rank_map import rank_map
     from mars_onnx.runtime.mpi.watch import leave
-    from mars_onnx.runtime.sessions import FASTEST, SEGMENTS
+    from mars_onnx.runtime.plan_file import load_plan
+    from mars_onnx.runtime.sessions import FASTEST, SEGMENTS, with_providers
 
     if options.rendezvous:
         raise UsageError("--rendezvous is for threads; MPI has its own semantics")
     chosen = None if options.rank_map is None else rank_map(options.rank_map)
+    how = SEGMENTS if options.segments else FASTEST
     try:
-        how = SEGMENTS if options.segments else FASTEST
+        # A plan that cannot be read is said by Rank, for all processes together.
+        with suppress(InputError):
+            plan = load_plan(options.folder, check_hashes=False)
+            how = with_providers(how, options.provider, [entry.accelerator for entry in plan.partitions])
+    except UsageError:
+        if is_host():
+            raise
+        sys.exit(UsageError.exit_code)
+    try:
         rank = Rank(options.folder, ranks=chosen, options=how, profile=options.profile is not None)
     except EverywhereError as error:
         if is_host():

@@ -285,8 +285,18 @@ class Interconnect:
         """Seconds of one collective of a plan."""
         key = (collective, bytes_per_element)
         if key not in self._known:
-            self._known[key] = float(self._collective(collective, bytes_per_element))
+            seconds = float(self._collective(collective, bytes_per_element))
+            self._known[key] = seconds + self._overhead(collective, bytes_per_element)
         return self._known[key]
+
+    def _overhead(self, collective: Collective, bytes_per_element: float) -> float:
+        """What the pool says that software adds."""
+        known = self._rules.overheads.get(str(collective.pattern))
+        if known is None or len(collective.group) < 2:
+            return 0.0
+        pairs = zip(collective.inputs, collective.outputs, strict=True)
+        kept = (volume(intersect(given.box, taken.box)) if given and taken else 0 for given, taken in pairs)
+        return known.seconds(max(kept) * bytes_per_element)
 
     def _collective(self, collective: Collective, bytes_per_element: float) -> FloatArray:
         group = collective.group

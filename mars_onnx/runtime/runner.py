@@ -75,7 +75,10 @@ class PartitionRunner:
         regions = thread_regions(self._names) if options is not None and options.native and not rendezvous else {}
         self._executors = {
             entry.rank: PartitionExecutor(
-                load_partition(model), fabric.endpoints[entry.rank], options, regions.get(entry.rank)
+                load_partition(model),
+                fabric.endpoints[entry.rank],
+                None if options is None else options.of(entry.accelerator),
+                regions.get(entry.rank),
             )
             for entry, model in zip(plan.partitions, partitions, strict=True)
         }

@@ -299,7 +299,7 @@ class Rank:
     def _load(self, folder: Path, options: ExecutorOptions) -> PartitionExecutor:
         entry = next(entry for entry in self.plan.partitions if entry.rank == self.rank)
         path = check_partition(folder, entry)
-        executor = PartitionExecutor(load_partition(path), self._transport, options, self._region)
+        executor = PartitionExecutor(load_partition(path), self._transport, options.of(self.name), self._region)
         check_names(self.plan, self.rank, executor.inputs, executor.outputs)
         return executor
 
