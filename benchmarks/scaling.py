@@ -112,18 +112,22 @@ def search_case(case: Case, limit_s: float) -> dict[str, Any]:
     return {**plain(outcome), "layers": len(problem.layers)}
 
 
-def measure(case: Case, limit_s: float, results: Results) -> Mapping[str, Any]:
+def measure(case: Case, limit_s: float, results: Results, search: bool = True) -> Mapping[str, Any]:
     """What is known of a case, or is found out now; what failed has an ``error_text``."""
     key = " / ".join(map(str, case))
     known = results.get(key)
-    if known is not None:
+    if known is not None and ("error_text" not in known or not search):
         return known
+    if not search:
+        return {"error_text": "not run"}
+    facts: dict[str, Any]
     command = (sys.executable, "-m", "benchmarks.scaling", "--time-limit", str(limit_s), "--once", json.dumps(case))
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         print(key, done.stderr, file=sys.stderr, flush=True)
-        return {"error_text": (done.stderr.strip() or f"ended with {done.returncode}").splitlines()[-1]}
-    facts: dict[str, Any] = json.loads(done.stdout)
+        facts = {"error_text": (done.stderr.strip() or f"ended with {done.returncode}").splitlines()[-1]}
+    else:
+        facts = json.loads(done.stdout)
     results.note(key, facts)
     print(key, facts, file=sys.stderr, flush=True)
     return facts
@@ -194,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.scaling", description=__doc__)
     parser.add_argument("--time-limit", type=float, default=60.0, metavar="SECONDS", help="per search (default 60)")
     parser.add_argument("--results", type=Path, default=Path("build/scaling.jsonl"), help="continue with this file")
+    parser.add_argument("--no-search", action="store_true", help="only write what the results hold")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into FILE, between its markers")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the picture (needs matplotlib)")
     parser.add_argument("--once", metavar="JSON", help="search this case in this process and print JSON")
@@ -204,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(search_case((name, pool, count), options.time_limit)))
         return 0
     results = Results(options.results)
-    found = {case: measure(case, options.time_limit, results) for case in (*DEPTHS, *POOLS)}
+    found = {case: measure(case, options.time_limit, results, not options.no_search) for case in (*DEPTHS, *POOLS)}
     headings = ("network", "pool", "accelerators", "layers", "sets", "latency, ms", "gap", "CPU s", "peak MiB")
     text = table(headings, [row(case, facts) for case, facts in found.items()], 4)
     if options.write:

@@ -109,8 +109,11 @@ def first_accelerators(name: str, count: int) -> Pool:
         gone = {entry["id"] for entry in document["accelerators"][count:]}
         document["accelerators"] = document["accelerators"][:count]
         for link in document["links"]:
-            link["between"] = [ends for ends in link["between"] if not gone & set(ends)]
+            link["between"] = [pair for pair in link["between"] if not gone & set(pair)]
         document["links"] = [link for link in document["links"] if link["between"]]
+        ends = {end for link in document["links"] for pair in link["between"] for end in pair}
+        for nodes in ("hosts", "switches"):
+            document[nodes] = [node for node in document.get(nodes, ()) if node["id"] in ends]
 
     return edited_pool(name, edit)
 
