@@ -164,7 +164,7 @@ class Forward:
         if len(self.chain.consumers[gate]) > 1:
             kind = self.chain.kinds[gate]
             closed = unstated(known.on, kind, columns, domain)
-            opened: FloatArray = np.where(closed, np.inf, known.on.edge(kind, columns, domain).seconds)
+            opened: FloatArray = np.where(closed, np.inf, known.on.layouts.edge(kind, columns, domain).seconds)
             return opened
         same: FloatArray = np.where(columns[:, None] == domain[None], 0.0, np.inf)
         return same
@@ -211,10 +211,10 @@ class Forward:
     def _price(self, tables: SegmentTables, decision: Decision) -> bool:
         changed = False
         for move in decision.moves:
-            moves = tables.on.moves(self.chain.kinds[move.tensor])
+            moves = tables.on.layouts.moves(self.chain.kinds[move.tensor])
             changed |= moves.sharpen(move.source, move.target)
         for number, strategy in decision.strategies.items():
-            changed |= tables.on.price_resolution(self.chain.problem.layers[number].signature, strategy)
+            changed |= tables.on.layouts.price_resolution(self.chain.problem.layers[number].signature, strategy)
         return changed
 
     def _price_gate(self, index: int, before: Step, after: Step) -> bool:
@@ -227,4 +227,4 @@ class Forward:
         tables = self.sets.look(after.state)
         source = int(tables.solve(index - 1).columns[before.column])
         target = int(tables.domain(index)[after.row])
-        return tables.on.moves(self.chain.kinds[gate]).sharpen(source, target)
+        return tables.on.layouts.moves(self.chain.kinds[gate]).sharpen(source, target)

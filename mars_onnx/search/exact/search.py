@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import monotonic
@@ -10,6 +11,8 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.aims import LeastLatency, LeastPeriod
 from mars_onnx.search.exact.answer import mapping_of
+from mars_onnx.search.exact.capacity import SPACE as FITTING_SPACE
+from mars_onnx.search.exact.capacity import Fitting, fits
 from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.forward import Forward, Way
 from mars_onnx.search.exact.sets import Sets, State
@@ -27,10 +30,14 @@ SPACE = (
 
 #: Good mappings that are kept for a second look.
 _KEPT = 4
-#: Seconds between two looks at what the best way so far really costs.
-_LOOK_S = 0.5
+#: Seconds between two reports of where the search is.
+_REPORT_S = 0.2
+#: Share of the time that goes into pricing ways that are not exact yet, for something to show if time is up.
+_LOOKING = 0.1
 #: Periods are halved until the bound is this near, and then the last step proves the rest.
 _NEAR = 1e-3
+#: A bound that leaves less, relatively, is met: the search stops at what is better by no more than rounding.
+_SAME = 1e-8
 
 
 def exact_search(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResult:
@@ -52,13 +59,17 @@ class _Run:
     pool: Pool
     options: SearchOptions
     started: float = field(default_factory=monotonic)
-    looked: float = 0.0
+    reported: float = 0.0
+    looking: float = 0.0
     #: The best answers so far, best first.
     best: list[tuple[float, Mapping]] = field(default_factory=list)
     bound: float = 0.0
 
     def run(self) -> SearchResult:
         ending = Ending.PROVEN
+        # A search makes many small objects and no circles: collecting these would take a good part of the time.
+        collecting = gc.isenabled()
+        gc.disable()
         try:
             forward = Forward(Sets(Chain.of(self.problem), self.pool, Shapes(self.pool)))
             # One set of everything is nearly always good, and quickly found: what is worse need not be looked at.
@@ -71,12 +82,45 @@ class _Run:
             ending = end.ending
         except KeyboardInterrupt:
             ending = Ending.INTERRUPTED
+        finally:
+            if collecting:
+                gc.enable()
         if not self.best:
             self.note(greedy_mapping(self.problem, self.pool))
         cost_s, mapping = self.best[0]
+        if not fits(self.problem, self.pool, mapping):
+            return self.fitted()
         bound = cost_s if ending is Ending.PROVEN else min(self.bound, cost_s)
         others = tuple(other for _, other in self.best[1:])
         return SearchResult(mapping, cost_s, bound, ending, SPACE, others)
+
+    def fitted(self) -> SearchResult:
+        """The best mapping found that fits, where the best one does not."""
+        fitting = Fitting(self.problem, self.pool, self.options.objective, self.late)
+        ending = Ending.GAP
+        try:
+            fitting.run()
+        except KeyboardInterrupt:
+            ending = Ending.INTERRUPTED
+            if not fitting.best:
+                raise
+        cost_s, mapping = fitting.best[0]
+        others = tuple(other for _, other in fitting.best[1:])
+        if self.options.objective is not Objective.LATENCY:
+            # The prices say what an inference takes at least, and nothing of the busiest set.
+            ending = Ending.HEURISTIC if ending is Ending.GAP else ending
+            return SearchResult(mapping, cost_s, None, ending, SPACE + FITTING_SPACE, others)
+        bound = min(cost_s, fitting.bound_s)
+        if bound >= cost_s * (1 - _SAME):
+            ending, bound = Ending.PROVEN, cost_s
+        elif self.late():
+            ending = Ending.TIME_LIMIT
+        return SearchResult(mapping, cost_s, bound, ending, SPACE + FITTING_SPACE, others)
+
+    def late(self) -> bool:
+        """Whether time is up."""
+        limit = self.options.time_limit_s
+        return limit is not None and monotonic() - self.started > limit
 
     def latency(self, forward: Forward, whole: Sequence[State]) -> None:
         """The best way, until none is better than what is known."""
@@ -116,15 +160,17 @@ class _Run:
         before = self.limit()
         sharp = not forward.sharpen(way)
         now = monotonic()
-        if sharp or now - self.looked > _LOOK_S:
-            self.looked = now
-            if all(forward.sets.known(step.state) is not None for step in way.steps):
-                self.note(mapping_of(forward, way))
+        known = all(forward.sets.known(step.state) is not None for step in way.steps)
+        if known and (sharp or self.looking < _LOOKING * (now - self.started)):
+            self.note(mapping_of(forward, way))
+            self.looking += monotonic() - now
+        if now - self.reported > _REPORT_S:
+            self.reported = now
             self.options.report(Progress("exact search", self.best[0][0] if self.best else None, self.bound))
         if sharp and self.limit() >= before:
             # The tables thought better of this mapping than it is: they cannot prove anything from here on.
             raise _EndError(Ending.GAP)
-        if self.options.time_limit_s is not None and now - self.started > self.options.time_limit_s:
+        if self.late():
             raise _EndError(Ending.TIME_LIMIT)
 
     def note(self, mapping: Mapping) -> None:

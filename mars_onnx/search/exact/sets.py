@@ -15,9 +15,10 @@ from mars_onnx.search.exact.build import SegmentTables, needs_of
 from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.least import least_seconds
 from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves
-from mars_onnx.search.exact.onset import OnSet, SetType
+from mars_onnx.search.exact.onset import OnSet, SetLayouts
 from mars_onnx.search.exact.shapes import Place, Shapes
 from mars_onnx.search.exact.tables import Tables
+from mars_onnx.search.exact.tariff import Tariff
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,9 @@ class Sets:
     pool: Pool
     shapes: Shapes
     tables: Tables = field(default_factory=Tables)
+    tariff: Tariff | None = None
     _known: dict[tuple[object, ...], SegmentTables] = field(default_factory=dict)
+    _layouts: dict[tuple[object, ...], SetLayouts] = field(default_factory=dict)
     _least: dict[tuple[object, ...], FloatArray] = field(default_factory=dict)
     _between: dict[tuple[object, ...], Moves] = field(default_factory=dict)
     _placed: dict[tuple[int, ...], list[State]] = field(default_factory=dict)
@@ -73,9 +76,22 @@ class Sets:
         key = self._key(state)
         if key not in self._known:
             members = state.place.members
-            type_ = SetType(members, state.designs, self.shapes.levels(members))
-            self._known[key] = SegmentTables(self.chain, OnSet(self.pool, type_), self.tables)
+            likeness = self.shapes.likeness(members)
+            if likeness not in self._layouts:
+                self._layouts[likeness] = SetLayouts(
+                    self.pool, members, self.shapes.levels(members), self.tariff
+                )
+            self._known[key] = SegmentTables(self.chain, OnSet(self._layouts[likeness], state.designs), self.tables)
         return self._known[key]
+
+    def looked(self) -> tuple[SetLayouts, ...]:
+        """What is known of the members of sets at which somebody has looked."""
+        return tuple(self._layouts.values())
+
+    def charge(self) -> None:
+        """Follow the tariff after it has changed."""
+        for layouts in self._layouts.values():
+            layouts.charge()
 
     def _key(self, state: State) -> tuple[object, ...]:
         if state not in self._keys:
@@ -87,7 +103,7 @@ class Sets:
         known = self.known(state)
         if known is None:
             return self._compute(state)
-        version = known.on.version
+        version = known.on.layouts.version
         found = self._lowest.get(id(known))
         if found is None or found[0] != version:
             count = len(self.chain.segments)
@@ -137,7 +153,7 @@ class Sets:
         gate = self.chain.segments[index].gate
         if gate is None:
             raise ValueError("a segment without a gate is not crossed into")
-        allowed = [known.on.identity(self.chain.kinds[gate])[0]]
+        allowed = [known.on.layouts.identity(self.chain.kinds[gate])[0]]
         takers = self.chain.consumers[gate]
         if len(takers) == 1:
             allowed += needs_of(self.chain, known.on, takers[0], gate)
@@ -157,6 +173,6 @@ class Sets:
             self._between[key] = Moves(self.pool, kind.shape, kind.dtype.bitwidth, ranks)
         moves = self._between[key]
         columns, domain = first.solve(index - 1).columns, second.domain(index)
-        sources = moves.register(first.on.moves(kind).boxes(columns), state.place.members)
-        targets = moves.register(second.on.moves(kind).boxes(domain), other.place.members)
+        sources = moves.register(first.on.layouts.moves(kind).boxes(columns), state.place.members)
+        targets = moves.register(second.on.layouts.moves(kind).boxes(domain), other.place.members)
         return moves, sources, targets
