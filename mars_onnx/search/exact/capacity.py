@@ -42,8 +42,8 @@ _MOST_GROWTHS = 12
 #: Prices between the two that enclose what fits.
 _MOST_PRICES = 10
 #: Times that tensors of one layer are given less room, where they are too large, and how much less.
-_MOST_TIGHTENINGS = 8
-_TIGHTER = 0.7
+_MOST_TIGHTENINGS = 10
+_TIGHTER = 0.8
 #: Runs of layers that are tried in the end, and mappings that are kept for a second look.
 _MOST_RUNS = 48
 _KEPT = 4
@@ -155,7 +155,10 @@ class Fitting:
         self.best = sorted([*self.best, (cost_s, mapping)], key=lambda entry: entry[0])[:_KEPT]
 
     def _missing(self, mapping: Mapping) -> int:
-        return max(missing for missing, _, _ in overflows(self.problem, self.pool, mapping))
+        return self._worst(mapping)[0]
+
+    def _worst(self, mapping: Mapping) -> tuple[int, int, Need]:
+        return max(overflows(self.problem, self.pool, mapping), key=lambda entry: (entry[0], -entry[1]))
 
     def _enclosed(self, first: Tried) -> tuple[Tried, Tried]:
         """Raise the price until something fits: the last that does not, and the first that does."""
@@ -170,7 +173,7 @@ class Fitting:
                 break
             price *= _GROWTH
         # Weights are as few as can be: other tensors take the rest.
-        most = float(min(accelerator.memory_bytes for accelerator in self.pool.accelerators))
+        most = float(self._worst(low.mapping)[2].activation_bytes)
         for _ in range(_MOST_TIGHTENINGS):
             most *= _TIGHTER
             self.tariff.most_bytes = most
@@ -192,7 +195,7 @@ class Fitting:
             low, high = (found, high) if too_much(found) else (low, found)
 
     def _exchange(self) -> None:
-        """Take runs of layers from mappings that do not fit into the best that does."""
+        """Exchange runs of layers between the best mapping that fits and those that nearly do."""
         left = _MOST_RUNS
         over = sorted((own for own in self._tried if own.missing_bytes > 0), key=lambda own: own.missing_bytes)
         for own in over[:2]:
@@ -201,14 +204,13 @@ class Fitting:
                 if left == 0 or self.out_of_time():
                     return
                 left -= 1
-                for entries in dict.fromkeys((mapping.entries, own.mapping.entries)):
+                for base, other in ((mapping, own.mapping), (own.mapping, mapping)):
                     mixed = replace(
-                        mapping,
+                        base,
                         layers=tuple(
-                            own.mapping.layers[place] if place in layers else choice
-                            for place, choice in enumerate(mapping.layers)
+                            other.layers[place] if place in layers else choice
+                            for place, choice in enumerate(base.layers)
                         ),
-                        entries=entries,
                     )
                     cheaper = evaluate(self.problem, self.pool, mixed).cost_s(self.objective) < cost_s
                     if cheaper and self._missing(mixed) <= 0:
@@ -233,9 +235,7 @@ class Fitting:
     def _nearest(self) -> str:
         """What to say if nothing was found that fits."""
         least = min(self._tried, key=lambda own: own.missing_bytes)
-        missing, rank, need = max(
-            overflows(self.problem, self.pool, least.mapping), key=lambda entry: (entry[0], -entry[1])
-        )
+        missing, rank, need = self._worst(least.mapping)
         total, there = self.tariff.weight_bytes, sum(own.memory_bytes for own in self.pool.accelerators)
         why = (
             f"all weights together take {total} bytes, all accelerators together have {there}"
@@ -243,7 +243,9 @@ class Fitting:
             else "no mapping was found that takes less"
         )
         own = self.pool.accelerators[rank]
-        place = "at the start or the end" if need.layer is None else f"at layer {self.problem.layers[need.layer].name!r}"
+        place = (
+            "at the start or the end" if need.layer is None else f"at layer {self.problem.layers[need.layer].name!r}"
+        )
         return (
             f"the model does not fit the pool {self.pool.name!r}: {own.id}: {missing} bytes are missing: it has "
             f"{own.memory_bytes} and needs {need.total_bytes} {place}: weights {need.weight_bytes}, everything else "

@@ -78,9 +78,7 @@ class Sets:
             members = state.place.members
             likeness = self.shapes.likeness(members)
             if likeness not in self._layouts:
-                self._layouts[likeness] = SetLayouts(
-                    self.pool, members, self.shapes.levels(members), self.tariff
-                )
+                self._layouts[likeness] = SetLayouts(self.pool, members, self.shapes.levels(members), self.tariff)
             self._known[key] = SegmentTables(self.chain, OnSet(self._layouts[likeness], state.designs), self.tables)
         return self._known[key]
 

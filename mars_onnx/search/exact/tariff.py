@@ -62,7 +62,9 @@ class Tariff:
             own = tuple(
                 index
                 for index, name in enumerate(layer.weights)
-                if name is not None and self._takers[name] == 1 and self.problem.layers[number].signature.has_input(index)
+                if name is not None
+                and self._takers[name] == 1
+                and self.problem.layers[number].signature.has_input(index)
             )
             known = self._weights.get(layer.signature)
             # Layers of one signature share a table: what is not a weight of all of them is not counted.
@@ -124,9 +126,7 @@ class Tariff:
                 held = held + _bytes(boxes, kind.dtype.bitwidth)
         return held
 
-    def toll(
-        self, signature: Signature, space: LayerSpace, excess: FloatArray, members: Sequence[int]
-    ) -> FloatArray:
+    def toll(self, signature: Signature, space: LayerSpace, excess: FloatArray, members: Sequence[int]) -> FloatArray:
         """Per strategy what it costs, in seconds; infinite for one that cannot fit."""
         costs: FloatArray = np.where(self.closed(signature, space, members), np.inf, self.seconds_per_byte * excess)
         return costs
@@ -187,7 +187,9 @@ class Tariff:
             The space with those strategies behind the others.
         """
         least = min(accelerator.memory_bytes for accelerator in self.pool.accelerators)
-        operands = {index: name for index, name in rule_for(signature).operands.items() if index in self.weights_of(signature)}
+        operands = {
+            index: name for index, name in rule_for(signature).operands.items() if index in self.weights_of(signature)
+        }
         if len(members) == 1 or self._whole(signature) < least * _WORTH_A_RING or not operands:
             return space
         index, operand = next(iter(operands.items()))
