@@ -41,7 +41,7 @@ from mars_onnx.cost.rounds import (
     tree_broadcast,
 )
 from mars_onnx.cost.transfers import Step, step_of
-from mars_onnx.geometry import Range, volume
+from mars_onnx.geometry import Range, intersect, volume
 from mars_onnx.pool import Pool
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern, Plan
 
@@ -332,7 +332,16 @@ class Interconnect(_Collectives[FloatArray]):
         curve = self._curves.get(key)
         if curve is None:
             curve = self._curves[key] = self._scaled.of(*key)
-        return curve.at(unit * bytes_per_element)
+        return curve.at(unit * bytes_per_element) + self._overhead(collective, bytes_per_element)
+
+    def _overhead(self, collective: Collective, bytes_per_element: float) -> float:
+        """What the pool says that software adds."""
+        known = self._rules.overheads.get(str(collective.pattern))
+        if known is None or len(collective.group) < 2:
+            return 0.0
+        pairs = zip(collective.inputs, collective.outputs, strict=True)
+        kept = (volume(intersect(given.box, taken.box)) if given and taken else 0 for given, taken in pairs)
+        return known.seconds(max(kept) * bytes_per_element)
 
     def plan(self, plan: Plan, bytes_per_element: float) -> tuple[float, ...]:
         """Seconds of every collective of a redistribution, in its order; one after the other they add up."""

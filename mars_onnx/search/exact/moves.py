@@ -1,15 +1,13 @@
 """What it costs to redistribute a tensor: for all pairs of layouts a lower bound at once, exactly one pair at a time.
 
 A plan takes milliseconds to find, and a network has hundreds of thousands of pairs. So a search works with bounds, and
-asks for the exact cost of the pairs on its best way only. Plans are found for the smallest tensor of the same
-proportions: dividing all edges along a dimension by a common divisor divides all volumes alike.
+asks for the exact cost of the pairs on its best way only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import gcd
 
 import numpy as np
 import numpy.typing as npt
@@ -129,7 +127,7 @@ class Moves:
         """Seconds of a redistribution."""
         key = (source, target)
         if key not in self._exact:
-            self._exact[key] = scaled_move_seconds(self.pool, self.layout(source), self.layout(target), self.bits)
+            self._exact[key] = move_seconds(self.pool, self.layout(source), self.layout(target), self.bits)
             self.log.append(key)
         return self._exact[key]
 
@@ -159,46 +157,11 @@ class Moves:
         return seconds
 
 
-def scaled_move_seconds(pool: Pool, source: Layout, target: Layout, bits: int) -> float:
-    """As ``move_seconds``, of the smallest tensor of the same proportions with elements that much larger."""
-    small_source, small_target, factor = _reduced(source, target)
-    return move_seconds(pool, small_source, small_target, bits * factor)
-
-
 def _inside(needed: IntArray, held: IntArray) -> bool:
     """Whether every member holds what it needs."""
     nothing = (needed[..., 0] >= needed[..., 1]).any(axis=-1)
     within = ((held[..., 0] <= needed[..., 0]) & (needed[..., 1] <= held[..., 1])).all(axis=-1)
     return bool((nothing | within).all())
-
-
-def _reduced(source: Layout, target: Layout) -> tuple[Layout, Layout, int]:
-    divisors = [
-        gcd(
-            size,
-            *(edge for layout in (source, target) for box in layout.boxes if box is not None for edge in box[dim]),
-        )
-        or 1
-        for dim, size in enumerate(source.shape)
-    ]
-    factor = int(np.prod(divisors, dtype=object)) if divisors else 1
-    return _divided(source, divisors), _divided(target, divisors), factor
-
-
-def _divided(layout: Layout, divisors: list[int]) -> Layout:
-    return Layout(
-        tuple(size // divisor for size, divisor in zip(layout.shape, divisors, strict=True)),
-        layout.members,
-        tuple(
-            None
-            if box is None
-            else tuple((low // divisor, high // divisor) for (low, high), divisor in zip(box, divisors, strict=True))
-            for box in layout.boxes
-        ),
-        layout.parts,
-        layout.num_parts,
-        layout.reduction,
-    )
 
 
 def _layout(boxes: IntArray, shape: tuple[int, ...], ranks: tuple[int, ...], members: tuple[int, ...]) -> Layout:
@@ -280,10 +243,11 @@ def resolution_bounds(kept: FloatArray, space: LayerSpace, port: Ports) -> Float
                     for row, count in zip(space.part, space.parts.tolist(), strict=True)
                 ]
             )
-            across = kept[:, inside].mean(axis=-1)
+            # Pieces of one group pass through members of another, so that only means over all of them are certain.
+            across = np.minimum(kept[:, inside].mean(axis=-1), kept.mean(axis=-1))
             # All holders of an all-reduce keep the same bytes, of which each may take in its share.
             across = np.where(scattered[:, 0], across, across / inside.sum())
-            gathered = volume[:, inside].mean(axis=-1) * fastest[inside].min()
+            gathered = volume.mean(axis=-1) * fastest.min()
             extra = np.maximum(port.far_s_per_byte[inside].min() - fastest[inside].max(), 0.0)
             crossing = port.far_latency_s[inside].min() + gathered + across * extra
             seconds = np.maximum(seconds, np.where(lacking & (across > 0), crossing, 0.0))

@@ -168,3 +168,47 @@ def test_a_failing_kernel_ends_all_and_the_next_run_is_fine() -> None:
         runner.run({"x": 5 * good})
     np.testing.assert_array_equal(runner.run({"x": good}).outputs["y"], 2 * good)
     natives(runner)
+
+
+DTYPES = {
+    1: "float",
+    10: "float16",
+    16: "bfloat16",
+    11: "double",
+    6: "int32",
+    7: "int64",
+    3: "int8",
+    2: "uint8",
+    9: "bool",
+}
+
+
+@pytest.mark.parametrize("number", DTYPES, ids=DTYPES.get)
+def test_element_types(number: int) -> None:
+    dtype = ir.DataType(number)
+    kind = "max" if dtype == ir.DataType.BOOL else "sum"
+    name = DTYPES[number]
+
+    def part(rank: int) -> ir.Model:
+        return partition(
+            f"p ({name}[2, 3] x{rank}) => ({name}[3, 2] y{rank}, {name}[4, 3] z{rank}) <int64[2] s = {{3, 2}}> {{ "
+            f"r = Reshape(x{rank}, s) "
+            f"y{rank}, t = @AllReduce <reduce_op='{kind}', group=[0, 1], tag=3> (r, start) "
+            f"z{rank}, token = @AllGather <axis=0, sizes=[2, 2], shape=[4, 3], dtype={number}, group=[0, 1], tag=7> "
+            f"(x{rank}, t) }}".replace("'", '"')
+        )
+
+    text = dtype.numpy().name
+    given = [boxes(f"x{rank}", (2, 3), rank, text) for rank in (0, 1)]
+    wanted = [
+        boxes(f"{what}{rank}", shape, rank, text) for rank in (0, 1) for what, shape in (("y", (3, 2)), ("z", (4, 3)))
+    ]
+    runner = PartitionRunner([part(0), part(1)], plan(2, given, wanted), options=FASTEST)
+    x = [np.asarray([[rank, 1, 0], [0, rank, 2]]).astype(dtype.numpy()) for rank in (0, 1)]
+    for _ in range(2):
+        found = runner.run({"x0": x[0], "x1": x[1]}).outputs
+        total = np.maximum(*x) if kind == "max" else x[0] + x[1]
+        for rank in (0, 1):
+            np.testing.assert_array_equal(found[f"y{rank}"], total.reshape(3, 2))
+            np.testing.assert_array_equal(found[f"z{rank}"], np.concatenate(x))
+    natives(runner)
