@@ -73,7 +73,7 @@ def test_some_limits_change_the_mapping_and_one_leaves_nothing() -> None:
     assert any(needed <= cap for cap in CAPS if cap < best[1] for _, needed in everything())
 
 
-@pytest.mark.parametrize("cap", [28000, 36000])
+@pytest.mark.parametrize("cap", [32000, 36000])
 def test_partitions_fit_and_compute_the_same(cap: int) -> None:
     source, pool = network(PERCEPTRON), pool_of(2, memory_bytes=cap)
     graph = canonical(source, pool)

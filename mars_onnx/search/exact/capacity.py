@@ -43,6 +43,7 @@ _MOST_GROWTHS = 12
 _MOST_PRICES = 10
 #: Times that tensors of one layer are given less room, where they are too large, and how much less.
 _MOST_TIGHTENINGS = 10
+_AT_ONCE = 4
 _TIGHTER = 0.8
 #: Runs of layers that are tried in the end, and mappings that are kept for a second look.
 _MOST_RUNS = 48
@@ -58,12 +59,14 @@ class Tried:
         cost_s: What it costs without the price.
         excess_bytes: What it takes of memory, as the tariff counts.
         missing_bytes: Of the accelerator that lacks most, what it lacks; 0 or less if it fits.
+        need: What that one needs.
     """
 
     mapping: Mapping
     cost_s: float
     excess_bytes: float
     missing_bytes: int
+    need: Need
 
 
 @dataclass(eq=False)
@@ -137,12 +140,9 @@ class Fitting:
 
     def _note(self, way: Way) -> Tried:
         mapping = mapping_of(self.forward, way)
-        tried = Tried(
-            mapping,
-            evaluate(self.problem, self.pool, mapping).latency_s,
-            self.tariff.excess_of(mapping),
-            self._missing(mapping),
-        )
+        missing, _, need = self._worst(mapping)
+        cost_s = evaluate(self.problem, self.pool, mapping).latency_s
+        tried = Tried(mapping, cost_s, self.tariff.excess_of(mapping), missing, need)
         self._tried.append(tried)
         if tried.missing_bytes <= 0:
             self._keep(mapping)
@@ -164,24 +164,28 @@ class Fitting:
         """Raise the price until something fits: the last that does not, and the first that does."""
         low = first
         price = _FIRST * first.cost_s / max(first.excess_bytes, 1.0)
+        left = _MOST_TIGHTENINGS
         for _ in range(_MOST_GROWTHS):
             found = self.solve(price)
             if found is not None and found.missing_bytes <= 0:
                 return low, found
-            low = found or low
+            found = found or low
+            smallest = min(own.need.activation_bytes for own in self._tried)
+            if found.missing_bytes - found.need.activation_bytes + smallest <= 0:
+                # Few enough weights: it is other tensors that take too much room, which others took less of.
+                most = float(found.need.activation_bytes)
+                for _ in range(min(left, _AT_ONCE)):
+                    left -= 1
+                    most *= _TIGHTER
+                    self.tariff.most_bytes = most
+                    tight = self.solve(price)
+                    if tight is not None and tight.missing_bytes <= 0:
+                        return low, tight
+                self.tariff.most_bytes = float("inf")
+            low = found
             if low.excess_bytes <= 0:
                 break
             price *= _GROWTH
-        # Weights are as few as can be: other tensors take the rest.
-        most = float(self._worst(low.mapping)[2].activation_bytes)
-        for _ in range(_MOST_TIGHTENINGS):
-            most *= _TIGHTER
-            self.tariff.most_bytes = most
-            found = self.solve(price)
-            if found is None:
-                break
-            if found.missing_bytes <= 0:
-                return low, found
         raise CapacityError(self._nearest())
 
     def _between(self, low: Tried, high: Tried, too_much: Callable[[Tried], bool]) -> None:

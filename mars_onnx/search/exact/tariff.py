@@ -138,8 +138,7 @@ class Tariff:
         """
         memory = np.asarray([self.pool.accelerators[rank].memory_bytes for rank in members], np.float64)
         held, moving = self._at_once(signature, space, len(members))
-        too_much: npt.NDArray[np.bool_] = (held + moving > memory).any(axis=1) | (moving > self.most_bytes).any(axis=1)
-        return too_much
+        return np.asarray(((held + moving > memory) | (moving > self.most_bytes)).any(axis=1), np.bool_)
 
     def lacking(self, signature: Signature, space: LayerSpace, members: Sequence[int]) -> tuple[int, int]:
         """The bytes that the best strategy lacks for this layer alone, and the rank of the member that lacks them."""
