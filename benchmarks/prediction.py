@@ -169,19 +169,37 @@ def measure_model(name: str, pool: Pool, options: argparse.Namespace) -> list[Ru
 
 
 def measure_layers(name: str, pool: Pool, options: argparse.Namespace) -> list[Layer]:
-    """Every kernel of the whole network in one session, and whether the calibration has measured its very shape."""
+    """Every kernel of the whole network, and of the first rank's partition by rows and by channels, in one session.
+
+    Communications are stood in for by their function bodies, and are not counted.
+    """
+    whole = onnx.shape_inference.infer_shapes(build(name))
+    layers = _kernels(name, whole, pool, options)
+    model = ir.from_proto(whole)
+    canonical = model.clone()
+    for pass_ in parse_pipeline("canonicalize", {}).passes:
+        pass_(canonical)
+    for mapping, compiled, _ in compilations(model, canonical.graph, pool, ()):
+        if mapping in ("rows", "channels"):
+            own = compiled.partitions.partitions[0].model
+            layers += _kernels(f"{name}, {mapping}", ir.to_proto(own), pool, options)
+    return layers
+
+
+def _kernels(name: str, model: onnx.ModelProto, pool: Pool, options: argparse.Namespace) -> list[Layer]:
     accelerator = pool.accelerators[0]
     design = accelerator.designs[0]
     machine = design.parameters
     if not isinstance(machine, CpuParameters):
         raise SystemExit(f"the design {design.name} is not a calibrated one")
-    model = onnx.shape_inference.infer_shapes(build(name))
     graph = ir.from_proto(model).graph
     pricer = performance_model(design, accelerator)
     measured = profile(model, threads=options.threads_per_rank, runs=options.runs)
     seen = shapes_of_calibration()
     layers: list[Layer] = []
     for kernel, nodes in nodes_of(measured.kernels, graph):
+        if any(node.domain for node in nodes):
+            continue
         work = work_of(nodes[0])
         kind = int(counts(work, machine).kind[0])
         predicted = sum(float(pricer.estimate(work_of(node)).total_s[0]) for node in nodes)
@@ -225,20 +243,26 @@ def report(found: Found) -> str:
             f"End to end, {len(errors)} runs: median error {statistics.median(errors):.1%}, "
             f"{np.quantile(errors, 0.9):.1%} at the ninth tenth, worst {max(errors):.1%}.\n"
         )
-    kinds = []
-    for kind in dict.fromkeys(layer.kind for layer in found.layers):
-        own = [layer for layer in found.layers if layer.kind == kind]
-        off = [abs(layer.predicted_s / layer.measured_s - 1.0) for layer in own]
-        total = sum(layer.predicted_s for layer in own) / sum(layer.measured_s for layer in own) - 1.0
-        share = sum(layer.measured_s for layer in own) / sum(layer.measured_s for layer in found.layers)
-        known = sum(layer.known for layer in own)
-        kinds.append(
-            [kind, str(len(own)), str(known), f"{share:.1%}", f"{statistics.median(off):.1%}", f"{total:+.1%}"]
-        )
-    heads = ["kernel", "layers", "of these measured too", "of the time", "median error", "error of the sum"]
-    text.append(table(heads, kinds, numbers=5))
+    whole = [layer for layer in found.layers if "," not in layer.model]
+    text.append("Kernels of the whole networks, one thread:\n\n" + _by_kind(whole))
+    split = [layer for layer in found.layers if "," in layer.model]
+    if split:
+        text.append("Kernels of the first rank's partitions, by rows and by channels:\n\n" + _by_kind(split))
     text += choices(found.runs)
     return "\n".join(text)
+
+
+def _by_kind(layers: Sequence[Layer]) -> str:
+    rows = []
+    for kind in dict.fromkeys(layer.kind for layer in layers):
+        own = [layer for layer in layers if layer.kind == kind]
+        off = [abs(layer.predicted_s / layer.measured_s - 1.0) for layer in own]
+        total = sum(layer.predicted_s for layer in own) / sum(layer.measured_s for layer in own) - 1.0
+        share = sum(layer.measured_s for layer in own) / sum(layer.measured_s for layer in layers)
+        known = sum(layer.known for layer in own)
+        rows.append([kind, str(len(own)), str(known), f"{share:.1%}", f"{statistics.median(off):.1%}", f"{total:+.1%}"])
+    heads = ["kernel", "layers", "of these measured too", "of the time", "median error", "error of the sum"]
+    return table(heads, rows, numbers=5)
 
 
 def choices(runs: Sequence[Run]) -> list[str]:

@@ -34,15 +34,16 @@ def plot(runs: Sequence[Point], layers: Sequence[Point], path: Path) -> None:
     figure = Figure(figsize=(7.2, 3.6), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
     _panel(left, runs, 1e3, "ms", "networks, all mappings")
-    _panel(right, layers, 1e6, "us", "kernels of whole networks")
+    _panel(right, layers, 1e6, "us", "kernels, of whole layers and of shares")
     left.legend(loc="upper left", frameon=False)
     figure.savefig(path, pil_kwargs={"optimize": True})
 
 
 def _panel(axes: Axes, points: Sequence[Point], scale: float, unit: str, title: str) -> None:
     drawn = [point for point in points if point.predicted_s]
-    for model in dict.fromkeys(point.model for point in drawn):
-        own = [point for point in drawn if point.model == model]
+    # "resnet18, rows" is a part of resnet18.
+    for model in dict.fromkeys(point.model.split(",")[0] for point in drawn):
+        own = [point for point in drawn if point.model.split(",")[0] == model]
         measured = [point.measured_s * scale for point in own]
         predicted = [(point.predicted_s or 0.0) * scale for point in own]
         axes.plot(measured, predicted, "o", markersize=3, alpha=0.7, label=model)

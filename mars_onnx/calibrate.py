@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         wanted = _wanted(options)
         # Imported late, so that --help and wrong usage answer at once.
-        from mars_onnx.calibration.pool_file import write_pool
-        from mars_onnx.calibration.session import calibrate
+        from mars_onnx.runtime.mpi.library import launched
 
-        found = calibrate(wanted)
-        write_pool(found.machine, options.output)
+        found = _under_mpiexec(wanted) if launched() else _here(wanted)
+        if found is None:
+            return 0
+        _write(found, options.output)
     except MarsError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -34,11 +36,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _here(wanted: Wanted) -> Calibrated:
+    from mars_onnx.calibration.session import calibrate
+
+    return calibrate(wanted)
+
+
+def _write(found: Calibrated, path: Path) -> None:
+    from mars_onnx.calibration.pool_file import write_pool
+
+    write_pool(found.machine, path)
+
+
+def _under_mpiexec(wanted: Wanted) -> Calibrated | None:
+    """A rank per process; the first one measures and writes, the others take part (and have nothing to say)."""
+    from mars_onnx.calibration.mpi_deployment import MpiDeployer
+    from mars_onnx.calibration.session import calibrate
+    from mars_onnx.runtime.mpi.library import load_mpi
+
+    world = load_mpi().COMM_WORLD
+    size = world.Get_size()
+    if wanted.ranks not in (None, size):
+        raise UsageError(f"--ranks {wanted.ranks}: mpiexec has started {size} processes; leave the option out")
+    deployer = MpiDeployer(world, wanted.threads)
+    if world.Get_rank() != 0:
+        deployer.serve()
+        return None
+    try:
+        return calibrate(replace(wanted, ranks=size), deployer)
+    finally:
+        deployer.close()
+
+
 def _parser() -> argparse.ArgumentParser:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(
         prog="mars-onnx-calibrate",
-        description="Measure this machine with ONNX Runtime, and write a pool file with an accelerator per rank.",
+        description="Measure this machine with ONNX Runtime, and write a pool file with an accelerator per rank. "
+        "Under mpiexec: with a rank per process.",
         epilog="Let the machine rest meanwhile. exit codes: 0 fine, 1 bad input, 2 wrong usage",
     )
     parser.add_argument(

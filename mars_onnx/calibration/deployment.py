@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import sleep
 from typing import Protocol
 
@@ -10,7 +11,7 @@ import numpy as np
 from mars_onnx.compiler import Compilation
 from mars_onnx.runtime.plan_file import PlanFile
 from mars_onnx.runtime.runner import PartitionRunner
-from mars_onnx.runtime.sessions import ExecutorOptions
+from mars_onnx.runtime.sessions import FASTEST, ExecutorOptions
 from mars_onnx.runtime.transport import Array
 
 _WARM_UP = 3
@@ -44,7 +45,7 @@ class Deployer(Protocol):
 
 def executor_options(threads: int) -> ExecutorOptions:
     """How sessions are built where speed counts."""
-    return ExecutorOptions(threads=threads, optimization="all", prepack=True, arena=True)
+    return replace(FASTEST, threads=threads)
 
 
 class ThreadDeployment:

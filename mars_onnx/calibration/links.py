@@ -61,6 +61,7 @@ class Kind(StrEnum):
     GATHER = "all-gather"
     EXCHANGE = "all-to-all"
     REDUCE = "all-reduce"
+    SCATTER = "reduce-scatter"
     HALO = "halo exchange"
 
 
@@ -124,7 +125,7 @@ def link_between(
         found[kind] = [exchange(pool, pair, deployer, kind, size) for size in _SIZES]
         advance()
     link = line_through([*found[Kind.GATHER], *found[Kind.REDUCE]])
-    overheads = {_OPERATOR[kind]: overhead_of(found[kind], link) for kind in (Kind.EXCHANGE, Kind.HALO)}
+    overheads = {_OPERATOR[kind]: overhead_of(found[kind], link) for kind in (Kind.EXCHANGE, Kind.SCATTER, Kind.HALO)}
     return PairTimes(link, overheads)
 
 
@@ -171,6 +172,7 @@ def exchange(pool: Pool, pair: tuple[int, int], deployer: Deployer, kind: Kind, 
         Kind.GATHER: (1, size / 2, 0.0, size / 2),
         Kind.EXCHANGE: (1, size / 4, 0.0, size / 4),
         Kind.REDUCE: (2, float(size), size / 2, size / 2),
+        Kind.SCATTER: (1, size / 2, size / 2, size / 2),
         Kind.HALO: (1, size / _side(size), 0.0, size / 2),
     }[kind]
     return Exchange(rounds, sent, summed, kept, apart / max(1, len(between)))
@@ -180,6 +182,7 @@ _OPERATOR = {
     Kind.GATHER: "AllGather",
     Kind.EXCHANGE: "AllToAll",
     Kind.REDUCE: "AllReduce",
+    Kind.SCATTER: "ReduceScatter",
     Kind.HALO: "HaloExchange",
 }
 
@@ -189,6 +192,9 @@ def _probe(kind: Kind, size: int) -> tuple[ir.Model, dict[str, str], dict[str, s
     match kind:
         case Kind.REDUCE:
             return _products(size), {"*": "ES(K=2)"}, {"*": "ES(M=2)"}
+        case Kind.SCATTER:
+            # The half of the columns that a rank gets is the half of the reduction that it does next.
+            return _products(size), {"*": "ES(K=2) reduce-scatter(N)"}, {"*": "ES(M=2)"}
         case Kind.HALO:
             return _images(size), {"conv*": "ES(H=2)", "*": "ES(D2=2)"}, {"conv*": "ES(Cout=2)", "*": "ES(D1=2)"}
     # A layer that is computed whole needs all; the next takes its half of it.

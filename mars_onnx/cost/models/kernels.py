@@ -137,7 +137,7 @@ def _plain(work: Workload) -> FloatArray:
 
 def _fused(work: Workload) -> FloatArray:
     """The result of the kernel before is at hand; what is read besides is a second summand."""
-    return _stack(work, 0, 0, 0, 0, np.maximum(0, work.input_bytes - work.output_bytes), 0)
+    return _stack(work, 0, 0, 0, 0, np.maximum(0, work.input_bytes - work.output_bytes), work.output_bytes)
 
 
 def _pool(work: Workload) -> FloatArray:

@@ -151,6 +151,12 @@ def _cut(
     settled = lowered.settle(blocked)
     graph = lowered.model.graph
     outputs = {name: value for name, value in settled.outputs.items() if name in given}
+    constants = {
+        name: value.const_value.numpy().copy()
+        for key, value in settled.outputs.items()
+        if value.is_initializer() and value.const_value is not None
+        for name in (key, str(value.name))
+    }
     steps = plan_steps(graph, lowered.exchanges, settled.taken, outputs.values())
     names = {opening.name: str(exchange.y) for exchange in lowered.exchanges for opening in exchange.openings}
     kinds = {value: Kind.of(values[str(value.name)]) for value in graph.inputs if str(value.name) in values}
@@ -174,4 +180,4 @@ def _cut(
     sessions = make_sessions(lowered.model, computing, kinds, options)
     openings = {opening.name: lowered.input(opening.name) for e in lowered.exchanges for opening in e.openings}
     by_number = dict(zip(numbers, sessions, strict=True))
-    return Prepared(block, openings, tuple(links), steps, by_number, kinds, tuple(given), outputs)
+    return Prepared(block, openings, tuple(links), steps, by_number, kinds, tuple(given), outputs, constants)

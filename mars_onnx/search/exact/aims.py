@@ -30,6 +30,10 @@ class Aim(Protocol):
         """Seconds of the set that takes over, ``[columns, layouts]``."""
         ...
 
+    def handed_over(self, least: float, crossing: float) -> float:
+        """The same for one column and one layout."""
+        ...
+
 
 class LeastLatency:
     """Seconds add up from the start to the end."""
@@ -83,6 +87,10 @@ class LeastLatency:
         total: FloatArray = reached[:, None] + crossing
         return total
 
+    def handed_over(self, least: float, crossing: float) -> float:
+        """The same for one column and one layout."""
+        return least + crossing
+
 
 class LeastPeriod:
     """Every set has to be done with one inference, crossings included, before the limit; sets work side by side."""
@@ -114,3 +122,7 @@ class LeastPeriod:
         fits = reached[:, None] + crossing < self.limit
         started: FloatArray = np.where(fits, crossing, np.inf)
         return started
+
+    def handed_over(self, least: float, crossing: float) -> float:
+        """The same for one column and one layout."""
+        return crossing if least + crossing < self.limit else float("inf")

@@ -126,8 +126,8 @@ class Forward:
             if aim.alone or aim.hopeless_after(state.place.used, index, 0.0):
                 continue
             for other in self.sets.states(state.place.used):
-                # Cheap first: a crossing that takes no time.
-                if aim.hopeless(other, index, float(aim.hand_over(np.asarray([least]), np.zeros((1, 1)))[0, 0])):
+                # Cheap first: the least that a crossing takes, without layouts.
+                if aim.hopeless(other, index, aim.handed_over(least, self.sets.least_crossing(state, other, index))):
                     continue
                 total = aim.hand_over(reached, self.sets.cross(state, other, index))
                 if not aim.hopeless(other, index, float(total.min())):

@@ -81,11 +81,43 @@ def ports(pool: Pool, members: tuple[int, ...]) -> Ports:
     )
 
 
+@dataclass(slots=True)
+class Clock:
+    """Counts costs that have become exact, over many tables."""
+
+    now: int = 0
+
+    def tick(self) -> None:
+        """One more."""
+        self.now += 1
+
+
+@lru_cache(maxsize=65536)
+def crossing(pool: Pool, sources: tuple[int, ...], targets: tuple[int, ...]) -> tuple[float, float]:
+    """Latency, and seconds per byte, of what goes from a set to another, at best: all members at once."""
+    one_port = all(name in _ONE_PORT for names in pool.collectives.algorithms.values() for name in names)
+    rate = 0.0
+    for target in targets:
+        routes = [pool.route(source, target) for source in sources]
+        links = {link.index: link for route in routes for link in route.links[-1:]}
+        if one_port:
+            rate += max(route.bandwidth_bytes_per_s for route in routes)
+        elif all(link.shared for link in links.values()):
+            rate += sum(link.bandwidth_bytes_per_s for link in links.values())
+        else:
+            rate = float("inf")
+    return min(pool.latency(source, target) for source in sources for target in targets), 1 / rate
+
+
 class Moves:
     """Layouts of tensors of one shape and width on some accelerators, and what it takes between them."""
 
-    def __init__(self, pool: Pool, shape: tuple[int, ...], bits: int, ranks: tuple[int, ...]) -> None:
+    def __init__(
+        self, pool: Pool, shape: tuple[int, ...], bits: int, ranks: tuple[int, ...], clock: Clock | None = None
+    ) -> None:
+        """For tensors of a shape and width on some accelerators; ``clock`` ticks whenever a cost becomes exact."""
         self.pool, self.shape, self.bits, self.ranks = pool, shape, bits, ranks
+        self._clock = Clock() if clock is None else clock
         self._ids: dict[bytes, int] = {}
         self._boxes: list[IntArray] = []
         self._members: list[tuple[int, ...]] = []
@@ -129,6 +161,7 @@ class Moves:
         if key not in self._exact:
             self._exact[key] = move_seconds(self.pool, self.layout(source), self.layout(target), self.bits)
             self.log.append(key)
+            self._clock.tick()
         return self._exact[key]
 
     def sharpen(self, source: int, target: int) -> bool:

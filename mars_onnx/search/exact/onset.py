@@ -12,7 +12,7 @@ from mars_onnx.geometry import Layout
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.rules.base import Signature, TensorType
-from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves, ports, resolution_bounds
+from mars_onnx.search.exact.moves import BoolArray, Clock, FloatArray, Moves, ports, resolution_bounds
 from mars_onnx.search.exact.space import LayerSpace, layer_space
 from mars_onnx.search.exact.strategies import strategies
 from mars_onnx.search.exact.tariff import Tariff
@@ -117,18 +117,18 @@ class SetLayouts:
     _edges: dict[tuple[object, ...], Edge] = field(default_factory=dict)
     _entering: dict[tuple[object, ...], float] = field(default_factory=dict)
     _leaving: dict[tuple[object, ...], float] = field(default_factory=dict)
-    _resolutions: int = 0
+    _clock: Clock = field(default_factory=Clock)
 
     @property
     def version(self) -> int:
         """Grows whenever a cost has become exact."""
-        return self._resolutions + sum(len(moves.log) for moves in self._moves.values())
+        return self._clock.now
 
     def moves(self, kind: TensorType) -> Moves:
         """Layouts of tensors of a type."""
         key = _kind_key(kind)
         if key not in self._moves:
-            self._moves[key] = Moves(self.pool, *key, self.members)
+            self._moves[key] = Moves(self.pool, *key, self.members, self._clock)
         return self._moves[key]
 
     def layer(self, signature: Signature) -> LayerLayouts:
@@ -209,7 +209,7 @@ class SetLayouts:
         table.resolve[strategy] = seconds
         table.resolved[strategy] = True
         table.version += 1
-        self._resolutions += 1
+        self._clock.tick()
         return True
 
     def inputs(self, kind: TensorType, numbers: IntArray) -> FloatArray:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 
 import numpy as np
 
 from mars_onnx.cost.shares import twin
 from mars_onnx.pool.topology import Pool
-from mars_onnx.rules.axes import IntArray
+from mars_onnx.rules.axes import Along, DimMap, IntArray, Ranges, Whole, Window
+from mars_onnx.rules.registry import rule_for
 from mars_onnx.search.exact.build import SegmentTables, needs_of
 from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.least import least_seconds
-from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves
+from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves, crossing
 from mars_onnx.search.exact.onset import OnSet, SetLayouts
 from mars_onnx.search.exact.shapes import Place, Shapes
 from mars_onnx.search.exact.tables import Tables
@@ -42,6 +44,7 @@ class Sets:
     _layouts: dict[tuple[object, ...], SetLayouts] = field(default_factory=dict)
     _least: dict[tuple[object, ...], FloatArray] = field(default_factory=dict)
     _between: dict[tuple[object, ...], Moves] = field(default_factory=dict)
+    _needed: dict[int, float] = field(default_factory=dict)
     _placed: dict[tuple[int, ...], list[State]] = field(default_factory=dict)
     _keys: dict[State, tuple[object, ...]] = field(default_factory=dict)
     _lowest: dict[int, tuple[int, FloatArray]] = field(default_factory=dict)
@@ -136,7 +139,7 @@ class Sets:
         rows = 1 if first is None else len(first.solve(index - 1).columns)
         width = self.size(other, index)
         if gate is None or first is None or second is None:
-            return np.zeros((rows, width))
+            return np.full((rows, width), self.least_crossing(state, other, index))
         moves, sources, targets = self.layouts(state, other, index)
         key = (id(moves), sources.tobytes(), targets.tobytes())
         found = self._crossings.get(key)
@@ -145,6 +148,13 @@ class Sets:
             bounds[:, ~self._landing(second, index)] = np.inf
             found = self._crossings[key] = (len(moves.log), bounds)
         return found[1]
+
+    def least_crossing(self, state: State, other: State, index: int) -> float:
+        """Seconds at least until what is needed of the tensor at a gate is on another set."""
+        if index not in self._needed:
+            self._needed[index] = needed_bytes(self.chain, index)
+        latency_s, s_per_byte = crossing(self.pool, state.place.members, other.place.members)
+        return latency_s + self._needed[index] * s_per_byte
 
     def _landing(self, known: SegmentTables, index: int) -> BoolArray:
         """In which layouts of a gate's domain a tensor can come from another set."""
@@ -174,3 +184,30 @@ class Sets:
         sources = moves.register(first.on.layouts.moves(kind).boxes(columns), state.place.members)
         targets = moves.register(second.on.layouts.moves(kind).boxes(domain), other.place.members)
         return moves, sources, targets
+
+
+def needed_bytes(chain: Chain, index: int) -> float:
+    """How much of the tensor at a gate is taken behind it at least, whatever the strategies; 0 if nobody can say."""
+    gate = chain.gate(index)
+    if gate is None:
+        return 0.0
+    kind = chain.kinds[gate]
+    most = 0.0
+    for number in dict.fromkeys(chain.consumers.get(gate, ())):
+        layer = chain.problem.layers[number]
+        rule = rule_for(layer.signature)
+        for source, dims in zip(layer.sources, rule.inputs, strict=False):
+            if source == gate and dims is not None:
+                whole = {axis.name: (np.asarray(0), np.asarray(axis.size)) for axis in rule.axes}
+                most = max(most, prod((_needed(dim, whole) for dim in dims), start=1.0))
+    return most * kind.dtype.bitwidth / 8
+
+
+def _needed(dim: DimMap, whole: Ranges) -> float:
+    """Places along a dimension that all members together need at least."""
+    low, high = dim(whole)
+    extent = float(high - low)
+    if isinstance(dim, Window):
+        # Steps that are wider than the kernel leave gaps.
+        return extent * min(1.0, dim.kernel / dim.stride) if dim.dilation == 1 else 0.0
+    return extent if isinstance(dim, Along | Whole) else 0.0

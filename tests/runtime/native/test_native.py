@@ -212,3 +212,24 @@ def test_element_types(number: int) -> None:
             np.testing.assert_array_equal(found[f"y{rank}"], total.reshape(3, 2))
             np.testing.assert_array_equal(found[f"z{rank}"], np.concatenate(x))
     natives(runner)
+
+
+def test_what_turns_out_to_be_constant_is_sent_all_the_same() -> None:
+    first = partition(
+        "a (float[2] x) => (float[2] z) <int64[1] s = {2}> { c = ConstantOfShape <value = float[1] {3}> (s) "
+        'y, token = @AllReduce <reduce_op="sum", group=[0, 1], tag=0> (c, start) z = Add(y, x) }'
+    )
+    second = partition(
+        "b (float[2] x) => (float[2] w, float[2] k) <int64[1] s = {2}> { "
+        "k = ConstantOfShape <value = float[1] {4}> (s) "
+        'w, token = @AllReduce <reduce_op="sum", group=[0, 1], tag=0> (x, start) }'
+    )
+    wanted = [boxes("z", (2,), 0), boxes("w", (2,), 1), boxes("k", (2,), 1)]
+    runner = PartitionRunner(
+        [first, second], plan(2, [boxes("x", (2,), {0: "0:2", 1: "0:2"})], wanted), options=FASTEST
+    )
+    found = runner.run({"x": ramp(2)}).outputs
+    natives(runner)
+    np.testing.assert_array_equal(found["w"], 3 + ramp(2))
+    np.testing.assert_array_equal(found["z"], (3 + ramp(2)) + ramp(2))
+    np.testing.assert_array_equal(found["k"], [4, 4])
