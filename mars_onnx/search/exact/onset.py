@@ -163,7 +163,7 @@ class SetLayouts:
             if self.tariff is not None and isinstance(layer.excess, np.ndarray):
                 layer.toll = self.tariff.toll(signature, layer.space, layer.excess, self.members)
                 layer.version += 1
-        self._resolutions += 1
+        self._clock.tick()
 
     def _resolve_bounds(self, space: LayerSpace, signature: Signature) -> FloatArray:
         """Seconds at least to resolve partial sums, by what every way to do it has to move."""
