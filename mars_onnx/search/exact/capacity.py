@@ -110,12 +110,7 @@ class Fitting:
             return
         low, high = self._enclosed(first)
         self._between(low, high, lambda own: own.missing_bytes > 0)
-        if self.tariff.most_bytes == float("inf"):
-            above = max(self._tried, key=lambda own: own.excess_bytes)
-            below = min(self._tried, key=lambda own: own.excess_bytes)
-            spare = self.tariff.spare_bytes
-            if below.excess_bytes <= spare < above.excess_bytes:
-                self._between(above, below, lambda own: own.excess_bytes > spare)
+        self._raise_bound()
         self._exchange()
 
     def solve(self, price: float) -> Tried | None:
@@ -194,9 +189,26 @@ class Fitting:
             if self.out_of_time() or low.excess_bytes <= high.excess_bytes:
                 return
             found = self.solve(max(0.0, (high.cost_s - low.cost_s) / (low.excess_bytes - high.excess_bytes)))
-            if found is None or found in (low, high):
+            if found is None or found.mapping in (low.mapping, high.mapping):
                 return
             low, high = (found, high) if too_much(found) else (low, found)
+
+    def _raise_bound(self) -> None:
+        """Try the price that gives the highest bound as far as mappings are known, until no new one comes up."""
+        self.tariff.most_bytes = float("inf")
+        for _ in range(_MOST_PRICES):
+            known = len(self._tried)
+            if self.out_of_time() or self.solve(self._best_price()) is None or len(self._tried) == known:
+                return
+
+    def _best_price(self) -> float:
+        """Where the least over all known mappings, of the bound that each alone would give, is highest."""
+        spare = self.tariff.spare_bytes
+        lines = [(own.cost_s, own.excess_bytes - spare) for own in self._tried]
+        prices = [0.0]
+        for cost_s, over in lines:
+            prices += [(cost_s - their) / (other - over) for their, other in lines if other > over and cost_s > their]
+        return max(prices, key=lambda price: min(cost_s + price * over for cost_s, over in lines))
 
     def _exchange(self) -> None:
         """Exchange runs of layers between the best mapping that fits and those that nearly do."""

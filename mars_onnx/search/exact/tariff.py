@@ -89,10 +89,18 @@ class Tariff:
         """Of all weights that are counted, each once."""
         return sum(self._whole(layer.signature) for layer in self.problem.layers)
 
-    @property
+    @cached_property
     def spare_bytes(self) -> int:
-        """What the pool's memory has left if every weight is there once."""
-        return sum(accelerator.memory_bytes for accelerator in self.pool.accelerators) - self.weight_bytes
+        """What the pool's memory has left, with every weight there once, while the layer of most output computes.
+
+        Its outputs are there at that moment, each element at least once, and first members have the largest share.
+        """
+        memory = sum(accelerator.memory_bytes for accelerator in self.pool.accelerators)
+        outputs = max(
+            sum(prod(kind.shape) * kind.dtype.bitwidth // 8 for kind in layer.signature.outputs if kind is not None)
+            for layer in self.problem.layers
+        )
+        return memory - self.weight_bytes - outputs
 
     def weights_of(self, signature: Signature) -> tuple[int, ...]:
         """Which inputs of a layer are its weights."""
