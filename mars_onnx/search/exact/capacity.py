@@ -37,8 +37,8 @@ SPACE = (
 
 #: The first price makes bytes that are there twice as dear as this share of the time; then it grows by a factor.
 _FIRST = 1 / 64
-_GROWTH = 8.0
-_MOST_GROWTHS = 12
+_GROWTH = 3.0
+_MOST_GROWTHS = 24
 #: Prices between the two that enclose what fits.
 _MOST_PRICES = 10
 #: Times that tensors of one layer are given less room, where they are too large, and how much less.
