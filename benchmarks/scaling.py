@@ -34,6 +34,7 @@ from mars_onnx.search.problem import Problem
 _ROOT = Path(__file__).parent.parent
 #: Address space of a case; what wants more fails by itself and leaves the machine alone.
 _MOST_BYTES = 10 * 2**30
+NOT_RUN = "not run"
 #: Network, pool, accelerators.
 Case = tuple[str, str, int]
 POOLS: tuple[Case, ...] = (
@@ -119,7 +120,7 @@ def measure(case: Case, limit_s: float, results: Results, search: bool = True) -
     if known is not None and ("error_text" not in known or not search):
         return known
     if not search:
-        return {"error_text": "not run"}
+        return {"error_text": NOT_RUN}
     facts: dict[str, Any]
     command = (sys.executable, "-m", "benchmarks.scaling", "--time-limit", str(limit_s), "--once", json.dumps(case))
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
@@ -137,7 +138,8 @@ def row(case: Case, facts: Mapping[str, Any]) -> tuple[str, ...]:
     """A line of the table."""
     name, pool, count = case
     if "error_text" in facts:
-        return name, pool, str(count), "", f"**failed**: {facts['error_text'].replace('|', '/')}", "", "", "", ""
+        text = facts["error_text"].replace("|", "/")
+        return name, pool, str(count), "", text if text == NOT_RUN else f"**failed**: {text}", "", "", "", ""
     sets = " + ".join(map(str, facts["sets"]))
     return (
         name,
