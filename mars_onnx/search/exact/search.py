@@ -11,6 +11,7 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.aims import LeastLatency, LeastPeriod
 from mars_onnx.search.exact.answer import mapping_of
+from mars_onnx.search.exact.branches import BranchSearch, branches_of
 from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.forward import Forward, Way
 from mars_onnx.search.exact.sets import Sets, State
@@ -23,7 +24,8 @@ from mars_onnx.sharding.mapping import Mapping
 SPACE = (
     "sets of accelerators in the pool's order, one design each, a run of layers each, changed where one tensor carries "
     "all data; per layer exclusive shards of all axes, several at a time, partial sums all-reduced or "
-    "reduce-scattered; tensors that several layers take, and model inputs, in one layout per set"
+    "reduce-scattered; tensors that several layers take, and model inputs, in one layout per set; branches from "
+    "different model inputs on a set each, side by side, where one layer joins them"
 )
 
 #: Good mappings that are kept for a second look.
@@ -71,6 +73,9 @@ class _Run:
             # One set of everything is nearly always good, and quickly found: what is worse need not be looked at.
             whole = [state for state in forward.sets.start() if len(state.place.members) == self.pool.size]
             if self.options.objective is Objective.LATENCY:
+                branches = branches_of(self.problem)
+                if branches is not None:
+                    self.side_by_side(BranchSearch(self.problem, self.pool, branches))
                 self.latency(forward, whole)
             else:
                 self.period(forward, whole)
@@ -93,6 +98,18 @@ class _Run:
         self.bound = LeastLatency(forward.sets, None, float("inf")).least_s
         self.improve(forward, whole)
         self.improve(forward, None)
+
+    def side_by_side(self, search: BranchSearch) -> None:
+        """Branches on sets of their own; those sets first that could be best."""
+        for least, states, home in search.assignments():
+            if least >= self.limit():
+                return
+            while (joined := search.best(states, home, self.limit())) is not None:
+                before = self.limit()
+                sharp = not search.sharpen(joined)
+                if sharp:
+                    self.note(search.mapping(joined))
+                self.tick(sharp and self.limit() >= before)
 
     def improve(self, forward: Forward, states: Sequence[State] | None) -> None:
         """Look for mappings of less latency, each of some sets alone or all sets, until there are none."""
@@ -130,10 +147,15 @@ class _Run:
         if known and (sharp or self.looking < _LOOKING * (now - self.started)):
             self.note(mapping_of(forward, way))
             self.looking += monotonic() - now
+        self.tick(sharp and self.limit() >= before)
+
+    def tick(self, wrong: bool) -> None:
+        """Report, and look at the clock; ``wrong`` if an exact way is not as good a mapping as it promised."""
+        now = monotonic()
         if now - self.reported > _REPORT_S:
             self.reported = now
             self.options.report(Progress("exact search", self.best[0][0] if self.best else None, self.bound))
-        if sharp and self.limit() >= before:
+        if wrong:
             # The tables thought better of this mapping than it is: they cannot prove anything from here on.
             raise _EndError(Ending.GAP)
         if self.options.time_limit_s is not None and now - self.started > self.options.time_limit_s:
