@@ -2,14 +2,15 @@
 
 A plan takes milliseconds to find, and a network has hundreds of thousands of pairs. So a search works with bounds, and
 asks for the exact cost of the pairs on its best way only. Plans are found for the smallest tensor of the same
-proportions: dividing all edges along a dimension by a common divisor divides all volumes alike.
+proportions: dividing all edges along a dimension by a common divisor divides all volumes alike, as long as nothing that
+a plan cuts in equal pieces comes out uneven by it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import gcd
+from math import gcd, lcm
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: Algorithms in which a member has one message coming in at a time.
 _ONE_PORT = {"ring", "halving_doubling", "hierarchical", "pairwise", "tree", "chain"}
+#: Of these, those that run on any number of members. Where none is allowed, another one may have to stand in.
+_ALWAYS = {"ring", "pairwise", "tree", "chain"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +58,7 @@ class Ports:
 def ports(pool: Pool, members: tuple[int, ...]) -> Ports:
     """How fast data can come to these accelerators from each other."""
     rules = pool.collectives
-    one_port = all(name in _ONE_PORT for names in rules.algorithms.values() for name in names)
+    one_port = all(_ONE_PORT.issuperset(names) and _ALWAYS.intersection(names) for names in rules.algorithms.values())
     near: list[float] = []
     far: list[float] = []
     everywhere: list[float] = []
@@ -160,7 +163,14 @@ class Moves:
 
 
 def scaled_move_seconds(pool: Pool, source: Layout, target: Layout, bits: int) -> float:
-    """As ``move_seconds``, of the smallest tensor of the same proportions with elements that much larger."""
+    """As ``move_seconds``, of the smallest tensor of the same proportions with elements that much larger.
+
+    Args:
+        pool: What connects the accelerators.
+        source: Where the tensor is; not partial, since how parts are reduced depends on which edge is the longest.
+        target: Where it is needed.
+        bits: Width of an element.
+    """
     small_source, small_target, factor = _reduced(source, target)
     return move_seconds(pool, small_source, small_target, bits * factor)
 
@@ -173,16 +183,22 @@ def _inside(needed: IntArray, held: IntArray) -> bool:
 
 
 def _reduced(source: Layout, target: Layout) -> tuple[Layout, Layout, int]:
-    divisors = [
-        gcd(
-            size,
-            *(edge for layout in (source, target) for box in layout.boxes if box is not None for edge in box[dim]),
-        )
-        or 1
-        for dim, size in enumerate(source.shape)
-    ]
+    divisors = [_divisor(size, source, target, dim) for dim, size in enumerate(source.shape)]
     factor = int(np.prod(divisors, dtype=object)) if divisors else 1
     return _divided(source, divisors), _divided(target, divisors), factor
+
+
+def _divisor(size: int, source: Layout, target: Layout, dim: int) -> int:
+    """What all edges along a dimension can be divided by."""
+    held = [box[dim] for box in source.boxes if box is not None]
+    needed = [box[dim] for box in target.boxes if box is not None]
+    common = gcd(size, *(edge for extent in (*held, *needed) for edge in extent))
+    if len({*held, *needed}) <= 1:
+        return common or 1
+    # A plan halves overlaps and gaps, and shares what several members need among them: these cuts have to stay even.
+    alike = max((needed.count(extent) for extent in set(needed)), default=1)
+    even = 2 * lcm(*range(1, alike + 1))
+    return common // even if common and common % even == 0 else 1
 
 
 def _divided(layout: Layout, divisors: list[int]) -> Layout:
@@ -223,13 +239,17 @@ def _bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> FloatAr
     lack = (whole[None] - own) * (bits / 8)  # [A, B, members]
     largest = np.maximum(held[..., 1] - held[..., 0], 0).prod(axis=-1).max(axis=-1) * (bits / 8)
     partners = np.ceil(lack / np.maximum(largest, 1e-30)[:, None, None])
-    if not port.one_port:
-        least: FloatArray = np.where(lack > 0, port.near_latency_s + lack * port.all_s_per_byte, 0.0).max(axis=-1)
-        return least
-    rounds = np.ceil(np.log2(1 + partners))
-    fastest = np.minimum(port.near_s_per_byte, port.far_s_per_byte)
     latency = np.minimum(port.near_latency_s, port.far_latency_s)
-    seconds: FloatArray = np.where(lack > 0, rounds * latency + lack * fastest, 0.0).max(axis=-1)
+    if not port.one_port:
+        least: FloatArray = np.where(lack > 0, latency + lack * port.all_s_per_byte, 0.0).max(axis=-1)
+        return least
+    fastest = np.minimum(port.near_s_per_byte, port.far_s_per_byte)
+    # A member takes in all that it lacks. And whoever has taken in bytes of n members, one message at a time, has them
+    # after 1 + log2(n) rounds, however they are gathered: this holds for the fastest link anywhere.
+    rounds = np.ceil(np.log2(1 + partners))
+    own_way = latency + lack * fastest
+    gathering = rounds * latency.min() + lack * fastest.min()
+    seconds: FloatArray = np.where(lack > 0, np.maximum(own_way, gathering), 0.0).max(axis=-1)
     groups = np.unique(port.group)
     if len(groups) > 1:
         weights = _replica_weights(held, port.group)
@@ -238,11 +258,10 @@ def _bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> FloatAr
             available = (extents[:, :, inside][..., inside] * weights[:, None, None, inside]).sum(axis=-1)
             missing = ((whole[None][..., inside] - available) * (bits / 8)).max(axis=-1)  # [A, B] across, at least
             share = missing / inside.sum()
-            gathered = lack[..., inside].mean(axis=-1) * fastest[inside].min()
             extra = share * np.maximum(port.far_s_per_byte[inside].min() - fastest[inside].max(), 0.0)
-            crossing = np.where(
-                missing > 1e-9, port.far_latency_s[inside].min() + np.maximum(extra + gathered, 0.0), 0.0
-            )
+            # Of the members of the group, the one that takes most across pays for that, and for what it lacks itself.
+            gathered = lack[..., inside].min(axis=-1) * fastest[inside].min()
+            crossing = np.where(missing > 1e-9, port.far_latency_s[inside].min() + extra + gathered, 0.0)
             seconds = np.maximum(seconds, crossing)
     return seconds
 

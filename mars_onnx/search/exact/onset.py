@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mars_onnx.cost.steps import input_seconds, output_seconds
+from mars_onnx.cost.steps import input_seconds, move_seconds, output_seconds
 from mars_onnx.geometry import Layout
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.rules.base import Signature, TensorType
-from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves, ports, resolution_bounds, scaled_move_seconds
+from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves, ports, resolution_bounds
 from mars_onnx.search.exact.space import LayerSpace, layer_space
 from mars_onnx.search.exact.strategies import strategies
 from mars_onnx.sharding.lowering import lower
@@ -183,7 +183,7 @@ class OnSet:
         seconds = 0.0
         for kind, produced, resolved in zip(signature.outputs, lowered.produced, lowered.resolved, strict=True):
             if kind is not None and produced is not None and resolved is not None and produced != resolved:
-                seconds += scaled_move_seconds(self.pool, produced, resolved, kind.dtype.bitwidth)
+                seconds += move_seconds(self.pool, produced, resolved, kind.dtype.bitwidth)
         table.resolve[strategy] = seconds
         table.resolved[strategy] = True
         table.version += 1
