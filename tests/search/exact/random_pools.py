@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import tempfile
@@ -23,9 +24,16 @@ _ONE_PORT = {
 }
 
 
-def random_pool(seed: int, size: int) -> Pool:
-    """A pool of so many accelerators."""
-    document = random_document(random.Random(seed), size)
+def random_pool(seed: int, size: int, fast: bool = False) -> Pool:
+    """A pool of so many accelerators; with links so ``fast`` that it pays to cut small layers."""
+    rng = random.Random(seed)
+    document = random_document(rng, size)
+    if fast:
+        for link in document["links"]:
+            link["latency_s"] *= 0.01
+            link["bandwidth_bytes_per_s"] *= 10
+        for accelerator in document["accelerators"]:
+            accelerator["memory_bandwidth_bytes_per_s"] = rng.choice([1e9, 1e9, 4e9])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pool.json"
         path.write_text(json.dumps(document), encoding="utf-8")
@@ -55,7 +63,7 @@ def random_document(rng: random.Random, size: int) -> dict[str, Any]:
                 for second in group[place + 1 :]:
                     connect(first, second)
         else:
-            for first, second in zip(group, group[1:], strict=False):
+            for first, second in itertools.pairwise(group):
                 connect(first, second)
             if kind == "ring" and len(group) > 2:
                 connect(group[-1], group[0])

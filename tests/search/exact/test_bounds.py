@@ -33,7 +33,9 @@ def _layouts(on: OnSet, signature: Signature, following: Signature) -> tuple[Ten
     """Layouts that a layer leaves, and that another one needs."""
     kind, made = signature.outputs[0], on.layer(signature).outs[0]
     needed = on.layer(following).needs[0]
-    assert kind is not None and made is not None and needed is not None
+    assert kind is not None
+    assert made is not None
+    assert needed is not None
     return kind, np.unique(made), np.unique(needed)
 
 
