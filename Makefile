@@ -46,9 +46,10 @@ format: $(INSTALLED)  ## put the code into the form that lint wants
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED)  ## how long partitioning takes, step by step, and simulating
+bench: $(INSTALLED)  ## how long partitioning takes, step by step, simulating, pricing moves
 	$(BIN)/python -m benchmarks.partition_time
 	$(BIN)/python -m benchmarks.simulation
+	$(BIN)/python -m benchmarks.redistribution_time
 
 table: $(INSTALLED)  ## verify every model over every pool and write the tables of README.md and docs
 	$(BIN)/python -m benchmarks.operators --write README.md

@@ -21,11 +21,11 @@ from mars_onnx.pipeline.runner import Callback, run_pipeline
 from mars_onnx.pipeline.text import Pipeline, parse_pipeline
 from mars_onnx.pool.loader import load_pool
 from mars_onnx.pool.topology import Pool
-from mars_onnx.ranking import SecondLook
+from mars_onnx.ranking import SecondLook, simulated_look
 from mars_onnx.report.annotated import annotate
 from mars_onnx.report.capacity import check_capacity
 from mars_onnx.report.folder import PAGE_NAME, REPORT_NAME, TRACE_NAME, whole_folder
-from mars_onnx.report.judgement import Judgement, Simulated
+from mars_onnx.report.judgement import Compared, Judgement, Simulated
 from mars_onnx.report.page import page_of
 from mars_onnx.report.plan import Written, plan_of
 from mars_onnx.report.summary import report_of
@@ -44,7 +44,8 @@ from mars_onnx.stages import attachments
 from mars_onnx.stages.sharded import verify_sharded, without_redistribution
 from mars_onnx.stages.verifiers import VERIFIERS
 
-DEFAULT_PIPELINE = "canonicalize,select-accelerators,insert-sharding,emit-partitions"
+_EMISSION = "insert-sharding,emit-partitions"
+DEFAULT_PIPELINE = f"canonicalize,select-accelerators,{_EMISSION}"
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Compilation:
     found: Found
     reranked: tuple[Simulated, ...] = ()
     verification: Verification | None = field(default=None, init=False)
-    comparisons: tuple[Comparison, ...] = field(default=(), init=False)
+    comparisons: tuple[Compared, ...] = field(default=(), init=False)
 
     @property
     def mapping(self) -> Mapping:
@@ -119,8 +120,10 @@ class Compilation:
 
     def compare(
         self, names: Sequence[str] = ("all",), options: SearchOptions | None = None, watch: Watch = unwatched
-    ) -> tuple[Comparison, ...]:
+    ) -> tuple[Compared, ...]:
         """Let other search methods choose a mapping too, on the same cost model; the report then shows them.
+
+        What they find is emitted and simulated as well: whether it fits is seen only then.
 
         Args:
             names: Of methods; ``all`` for every other one.
@@ -132,8 +135,15 @@ class Compilation:
         """
         wanted = replace(options or SearchOptions(), objective=self.found.objective)
         names = comparators(names, self.found.method)
-        self.comparisons = compare(self.problem, self.pool, names, wanted, watch)
+        found = compare(self.problem, self.pool, names, wanted, watch)
+        self.comparisons = tuple(self._compared(own) for own in found)
         return self.comparisons
+
+    def _compared(self, found: Comparison) -> Compared:
+        if found.mapping is None:
+            return Compared(found, None, None)
+        look = simulated_look(self.canonical, found.mapping, parse_pipeline(_EMISSION).passes)
+        return Compared(found, look.latency_s, look.fits)
 
     def verify(self, seed: int = 0, *, deep: bool = False) -> Verification:
         """Run the partitions together on random inputs and compare with the original.

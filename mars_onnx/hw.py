@@ -158,9 +158,14 @@ def _collectives(pool: Pool) -> str:
     rules = pool.collectives
     rate = rules.reduction_bytes_per_s
     sums = f"at {quantity(rate, 'B/s')}" if rate else "as fast as they come"
+    added = "".join(
+        f"; {op} takes {quantity(own.latency_s, 's')} more"
+        + (f", and copies what is kept at {quantity(own.kept_bytes_per_s, 'B/s')}" if own.kept_bytes_per_s else "")
+        for op, own in rules.overheads.items()
+    )
     return (
         f"Collectives: {rules.chunks} chunk{'s' if rules.chunks > 1 else ''}, "
-        f"{quantity(rules.endpoint_latency_s, 's')} at each end of a message, sums {sums} "
+        f"{quantity(rules.endpoint_latency_s, 's')} at each end of a message, sums {sums}{added} "
         f"({escape(rules.source) if rules.source else 'the file says nothing: these are the defaults'})"
     )
 

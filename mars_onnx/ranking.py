@@ -66,7 +66,7 @@ class SecondLook:
         if len(mappings) < 2 or not overlaps(attachments.get_pool(run.model)):
             return False
         rest = self.passes[len(run.previous) + 1 :]
-        self.looks = tuple(_look(run.model, mapping, rest) for mapping in mappings)
+        self.looks = tuple(simulated_look(run.model, mapping, rest) for mapping in mappings)
         self.kept = min(range(len(mappings)), key=lambda place: _order(self.looks[place]))
         attachments.set_mapping(run.model, mappings[self.kept])
         return False
@@ -80,7 +80,14 @@ def overlaps(pool: Pool) -> bool:
     )
 
 
-def _look(mapped: ir.Model, mapping: Mapping, rest: Sequence[ir.passes.PassBase]) -> Look:
+def simulated_look(mapped: ir.Model, mapping: Mapping, rest: Sequence[ir.passes.PassBase]) -> Look:
+    """Emit a mapping and simulate it.
+
+    Args:
+        mapped: A model to which a mapping is attached, not necessarily this one; it is not changed.
+        mapping: The mapping.
+        rest: The passes from there to partitions.
+    """
     pool = attachments.get_pool(mapped)
     copy = mapped.clone()
     attachments.set_pool(copy, pool)

@@ -6,10 +6,13 @@ Alone it runs a thread per accelerator; under ``mpiexec -n N`` every process run
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mars_onnx.errors import InputError, MarsError, UsageError
@@ -50,7 +53,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--random", type=_natural, metavar="SEED", help="random values for inputs that are not given")
     parser.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run N times and show the times")
     parser.add_argument("--warm-up", type=_natural, default=0, metavar="N", help="runs before that are not timed")
-    parser.add_argument("--stream", type=_positive, metavar="N", help="run N sets of inputs as a pipeline")
+    parser.add_argument(
+        "--stream",
+        type=_positive,
+        metavar="N",
+        help="run N times as a pipeline: no accelerator waits for all",
+    )
+    parser.add_argument(
+        "--profile", type=Path, metavar="FILE.json", help="write what every accelerator did and when, as trace.json is"
+    )
     parser.add_argument("--rendezvous", action="store_true", help="threads: let every send wait for its receiver")
     parser.add_argument(
         "--rank-map",
@@ -58,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
         help="MPI: the accelerator of every process, by id or rank: a,b,c or a file with one per line",
     )
     parser.add_argument("--threads", action="store_true", help="a thread per accelerator though mpiexec is there")
+    parser.add_argument(
+        "--provider",
+        action="append",
+        default=[],
+        metavar="[ACCELERATOR=]NAME",
+        help="execution provider of ONNX Runtime, for all or for one: CPU (default), CUDA, ...; repeatable",
+    )
     parser.add_argument(
         "--segments",
         action="store_true",
@@ -82,34 +100,51 @@ def _run(options: argparse.Namespace) -> None:
 
 def _run_threads(options: argparse.Namespace) -> None:
     from mars_onnx.runtime.runner import PartitionRunner, load_folder
-    from mars_onnx.runtime.sessions import FASTEST, SEGMENTS
+    from mars_onnx.runtime.sessions import FASTEST, SEGMENTS, with_providers
 
     if options.rank_map is not None:
         raise UsageError("--rank-map is for MPI; start with mpiexec -n N")
     plan, files = load_folder(options.folder)
     inputs = _inputs(options, plan)
     how = SEGMENTS if options.segments or options.rendezvous else FASTEST
+    how = with_providers(how, options.provider, [entry.accelerator for entry in plan.partitions])
     runner = PartitionRunner(files, plan, rendezvous=options.rendezvous, options=how)
     runner.prepare()
+    if options.profile is not None:
+        runner.record()
 
     def once() -> tuple[dict[str, Array], float]:
         result = runner.run(inputs)
         return result.outputs, result.seconds
 
-    outputs, times = _timed(once, options)
+    outputs, times = _timed(once, runner.run_stream, inputs, options)
+    if options.profile is not None:
+        _save_trace(options, runner.trace(options.stream or options.repeat))
     _finish(options, outputs, times, f"{len(files)} threads on this CPU")
 
 
 def _run_processes(options: argparse.Namespace) -> None:
-    from mars_onnx.runtime.mpi.rank import EverywhereError, Rank, is_host, rank_map
+    from mars_onnx.runtime.mpi.rank import EverywhereError, Rank, is_host
+    from mars_onnx.runtime.mpi.rank_map import rank_map
     from mars_onnx.runtime.mpi.watch import leave
-    from mars_onnx.runtime.sessions import FASTEST, SEGMENTS
+    from mars_onnx.runtime.plan_file import load_plan
+    from mars_onnx.runtime.sessions import FASTEST, SEGMENTS, with_providers
 
     if options.rendezvous:
         raise UsageError("--rendezvous is for threads; MPI has its own semantics")
     chosen = None if options.rank_map is None else rank_map(options.rank_map)
+    how = SEGMENTS if options.segments else FASTEST
     try:
-        rank = Rank(options.folder, ranks=chosen, options=SEGMENTS if options.segments else FASTEST)
+        # A plan that cannot be read is said by Rank, for all processes together.
+        with suppress(InputError):
+            plan = load_plan(options.folder, check_hashes=False)
+            how = with_providers(how, options.provider, [entry.accelerator for entry in plan.partitions])
+    except UsageError:
+        if is_host():
+            raise
+        sys.exit(UsageError.exit_code)
+    try:
+        rank = Rank(options.folder, ranks=chosen, options=how, profile=options.profile is not None)
     except EverywhereError as error:
         if is_host():
             raise
@@ -120,6 +155,8 @@ def _run_processes(options: argparse.Namespace) -> None:
                 _drive(rank, options)
             else:
                 rank.serve()
+                if options.profile is not None:
+                    rank.trace()
     except MarsError as error:
         print(f"error: {rank.name}: {error}", file=sys.stderr)
         leave(error.exit_code)
@@ -130,18 +167,29 @@ def _run_processes(options: argparse.Namespace) -> None:
 
 def _drive(rank: Rank, options: argparse.Namespace) -> None:
     inputs = _inputs(options, rank.plan)
-    outputs, times = _timed(lambda: rank.timed(inputs), options)
+    outputs, times = _timed(lambda: rank.timed(inputs), rank.run_stream, inputs, options)
+    if options.profile is not None and (trace := rank.trace(options.stream or options.repeat)) is not None:
+        _save_trace(options, trace)
     _finish(options, outputs, times, f"{len(rank.ranks)} MPI processes")
 
 
 def _timed(
-    once: Callable[[], tuple[dict[str, Array], float]], options: argparse.Namespace
+    once: Callable[[], tuple[dict[str, Array], float]],
+    stream: Callable[[Iterable[dict[str, Array]]], Iterator[dict[str, Array]]],
+    inputs: dict[str, Array],
+    options: argparse.Namespace,
 ) -> tuple[dict[str, Array], list[float]]:
+    """The outputs of the last run, and the time of each; of a stream, what each has taken on average."""
     for _ in range(options.warm_up):
         once()
-    outputs, seconds = once()
-    times = [seconds]
-    for _ in range(options.repeat - 1):
+    outputs: dict[str, Array] = {}
+    if options.stream is not None:
+        start = perf_counter()
+        for made in stream(inputs for _ in range(options.stream)):
+            outputs = made
+        return outputs, [(perf_counter() - start) / options.stream]
+    times: list[float] = []
+    for _ in range(options.repeat):
         outputs, seconds = once()
         times.append(seconds)
     return outputs, times
@@ -152,6 +200,8 @@ def _finish(options: argparse.Namespace, outputs: dict[str, Array], times: list[
         _save(options.output, outputs)
     if not options.quiet:
         _show(outputs, times, how)
+        if options.stream is not None:
+            print(f"a pipeline of {options.stream}: {1 / times[0]:.4g} per second")
 
 
 def _inputs(options: argparse.Namespace, plan: PlanFile) -> dict[str, Array]:
@@ -204,6 +254,13 @@ def _save(path: Path, outputs: dict[str, Array]) -> None:
             np.savez(file, **outputs)  # type: ignore[arg-type]
     except OSError as error:
         raise InputError(f"--output {path}: {error.strerror}") from None
+
+
+def _save_trace(options: argparse.Namespace, trace: dict[str, Any]) -> None:
+    try:
+        options.profile.write_text(json.dumps(trace, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--profile {options.profile}: {error.strerror}") from None
 
 
 def _show(outputs: dict[str, Array], times: list[float], how: str) -> None:

@@ -14,7 +14,7 @@ import onnx
 
 from mars_onnx.errors import MarsError, UsageError
 
-from . import encoder, face_anti_spoofing, light, plain_convolutional, residual
+from . import depthwise, encoder, face_anti_spoofing, light, plain_convolutional, residual
 from .graph_writer import DEFAULT_OPSET, Skeleton
 from .model_size import mac_count, parameter_count
 from .random_weights import fill
@@ -43,6 +43,7 @@ def _catalog() -> dict[str, _Entry]:
         "alexnet": (plain_convolutional.alexnet, plain_convolutional.ALEXNET_SOURCE),
         "vgg16": (plain_convolutional.vgg16, plain_convolutional.VGG16_SOURCE),
         **{n: (partial(residual.residual_network, n), residual.source(n)) for n in residual.VARIANTS},
+        "mobilenet": (depthwise.mobilenet, depthwise.SOURCE),
         "casia_surf": (face_anti_spoofing.casia_surf, face_anti_spoofing.CASIA_SURF_SOURCE),
         "facebagnet": (face_anti_spoofing.facebagnet, face_anti_spoofing.FACEBAGNET_SOURCE),
         "encoder": (encoder.encoder, encoder.SOURCE),

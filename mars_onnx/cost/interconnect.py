@@ -7,19 +7,22 @@ direction of a link, or any direction of a half-duplex link, share its bandwidth
 Collectives are rounds of transfers (``mars_onnx.cost.rounds``), in as many chunks as the pool declares; of the
 algorithms that it allows, the fastest is taken. What this leaves out is in docs/cost-model.md.
 
-All byte counts may be arrays; times then have their shape.
+All byte counts may be arrays; times then have their shape. For the collectives of plans, of which a search prices many
+thousands that differ in little but their size, the time is kept as a function of it (``mars_onnx.cost.curves``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from functools import reduce
-from itertools import pairwise
+from math import gcd
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from mars_onnx.cost.curves import Curve
 from mars_onnx.cost.hierarchy import Levels, levels_of
 from mars_onnx.cost.performance import FloatArray
 from mars_onnx.cost.rounds import (
@@ -37,9 +40,16 @@ from mars_onnx.cost.rounds import (
     scatter_broadcast,
     tree_broadcast,
 )
-from mars_onnx.geometry import intersect, volume
+from mars_onnx.cost.transfers import Step, step_of
+from mars_onnx.geometry import Range, intersect, volume
 from mars_onnx.pool import Pool
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern, Plan
+
+Time = TypeVar("Time")
+Sizes = tuple[int, ...]
+
+#: How many dimensions the sizes of a collective have; 1 if not said.
+_DIMENSIONS = {"all_reduce": 0, "broadcast": 0, "all_to_all": 2}
 
 _FLAT: dict[str, dict[str, Algorithm]] = {
     "all_reduce": REDUCES,
@@ -55,85 +65,30 @@ _BROADCASTS: dict[str, Callable[[Groups, FloatArray], list[Rounds]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Step:
-    """Transfers that start together.
-
-    A route is cut into stretches at the nodes that store messages, and each stretch occupies channels (see
-    ``Link.channel``).
-
-    Attributes:
-        alpha: Latency of each transfer, in seconds.
-        uses: How often each occupies a channel, ``[transfers, channels]``.
-        beta: Seconds per byte of each channel; 0 where transfers do not share.
-        stretches: Per transfer and stretch the channels, ``[transfers, stretches, channels of one]``, filled up with
-            the last channel, which takes no time.
-        own: Seconds per byte of the slowest link of a stretch, with nothing else going on, ``[transfers, stretches]``.
-    """
-
-    alpha: FloatArray
-    uses: FloatArray
-    beta: FloatArray
-    stretches: npt.NDArray[np.intp]
-    own: FloatArray
-
-    def seconds(self, nbytes: npt.ArrayLike) -> FloatArray:
-        """Until the last transfer is done.
-
-        Args:
-            nbytes: Bytes per transfer, in the last dimension; a transfer of nothing does not take place.
-        """
-        sizes = np.broadcast_to(np.asarray(nbytes, np.float64), (*np.shape(nbytes)[:-1], len(self.alpha)))
-        busy = (sizes @ self.uses) * self.beta
-        own = sizes[..., None] * self.own
-        # Messages queue up at the busiest stretch only: at the others they arrive, and go on, one by one.
-        waits = (busy[..., self.stretches].max(axis=-1) - own).max(axis=-1)
-        needed = self.alpha + own.sum(axis=-1) + np.maximum(waits, 0.0)
-        took: FloatArray = np.where(sizes > 0, needed, 0.0).max(axis=-1, initial=0.0)
-        return took
-
-
-def step_of(pool: Pool, pairs: Sequence[Pair]) -> Step:
-    """The step in which every pair (source, target) exchanges a message."""
-    routes = [pool.route(*pair) for pair in pairs]
-    numbers: dict[int, int] = {}
-    cut: list[list[tuple[list[int], float]]] = []
-    for route in routes:
-        stretches: list[tuple[list[int], float]] = [([], 0.0)]
-        for link, (start, end) in zip(route.links, pairwise(route.nodes), strict=True):
-            channels, slowest = stretches[-1]
-            if link.shared:
-                channels.append(numbers.setdefault(link.channel(start, end), len(numbers)))
-            stretches[-1] = (channels, max(slowest, 1.0 / link.bandwidth_bytes_per_s))
-            if end in pool.stores:
-                stretches.append(([], 0.0))
-        cut.append(stretches)
-    idle = len(numbers)
-    most = max(map(len, cut), default=1)
-    longest = max((len(channels) for stretches in cut for channels, _ in stretches), default=0)
-    index = np.full((len(pairs), most, max(longest, 1)), idle, np.intp)
-    own = np.zeros((len(pairs), most))
-    uses = np.zeros((len(pairs), idle + 1))
-    for transfer, stretches in enumerate(cut):
-        for number, (channels, slowest) in enumerate(stretches):
-            index[transfer, number, : len(channels)] = channels
-            own[transfer, number] = slowest
-            uses[transfer, channels] = 1.0
-    rates = [pool.links[channel // 2].bandwidth_bytes_per_s for channel in numbers]
-    beta = np.array([*(1.0 / rate for rate in rates), 0.0])
-    return Step(np.array([route.latency_s for route in routes]), uses, beta, index, own)
-
-
-class Interconnect:
-    """Communication times on one pool. Nodes may be accelerators, hosts or switches; groups are of ranks."""
+class _Collectives(ABC, Generic[Time]):
+    """Which algorithm takes how long, whatever a time is: numbers, or functions of the size."""
 
     def __init__(self, pool: Pool) -> None:
-        """For a pool."""
         self._pool = pool
         self._rules = pool.collectives
         self._steps: dict[tuple[Pair, ...], Step] = {}
         self._levels: dict[tuple[tuple[int, ...], bool], tuple[Levels, ...]] = {}
-        self._known: dict[tuple[Collective, float], float] = {}
+
+    @abstractmethod
+    def seconds(self, rounds: Sequence[Rounds]) -> Time:
+        """Rounds one after the other, with the sums between them and the ends of messages. No bytes, no time."""
+
+    @abstractmethod
+    def _sum(self, *terms: tuple[int, Time]) -> Time:
+        """Times one after the other, each so many times."""
+
+    @abstractmethod
+    def _least(self, times: Sequence[Time]) -> Time:
+        """The fastest of several."""
+
+    @abstractmethod
+    def _most(self, times: Sequence[Time]) -> Time:
+        """The slowest of several."""
 
     def step(self, pairs: Sequence[Pair]) -> Step:
         """The step in which every pair (source, target) exchanges a message."""
@@ -142,50 +97,11 @@ class Interconnect:
             self._steps[key] = step_of(self._pool, key)
         return self._steps[key]
 
-    def exchange(self, pairs: Sequence[Pair], nbytes: npt.ArrayLike) -> FloatArray:
-        """Messages that all start together; bytes per pair in the last dimension."""
-        sizes = np.asarray(nbytes, np.float64)
-        return self.seconds([Rounds(tuple(pairs), sizes[..., None, :])])
-
-    def seconds(self, rounds: Sequence[Rounds]) -> FloatArray:
-        """Rounds one after the other, with the sums between them and the ends of messages. No bytes, no time."""
-        total: FloatArray = np.zeros(())
-        messages: FloatArray = np.zeros(())
-        rate = self._rules.reduction_bytes_per_s
-        for part in rounds:
-            if not part.pairs:
-                continue
-            total = total + part.times * self.step(part.pairs).seconds(part.nbytes).sum(axis=-1)
-            messages = messages + part.times * (part.nbytes > 0).any(axis=-1).sum(axis=-1)
-            if part.summed is not None and rate is not None:
-                total = total + part.times * part.summed.sum(axis=-1) / rate
-        return total + self._rules.endpoint_latency_s * np.where(messages > 0, messages + 1, 0)
-
     def ring(self, group: Sequence[int]) -> tuple[int, ...]:
         """The order round which a ring goes: group by group of the pool, so that it leaves each only once."""
         return tuple(sorted(group, key=lambda rank: (self._pool.group_of[rank], rank)))
 
-    def all_reduce(self, group: Sequence[int], nbytes: npt.ArrayLike) -> FloatArray:
-        """The sum of a tensor, on every member. ``nbytes``: of the whole tensor."""
-        return _fastest(self.algorithms("all_reduce", group, nbytes).values())
-
-    def all_gather(self, group: Sequence[int], pieces: npt.ArrayLike) -> FloatArray:
-        """The pieces of all members, on every member. ``pieces``: bytes per member, last dimension."""
-        return _fastest(self.algorithms("all_gather", group, pieces).values())
-
-    def reduce_scatter(self, group: Sequence[int], pieces: npt.ArrayLike) -> FloatArray:
-        """The sum of a tensor, a piece on every member. ``pieces``: bytes per member, last dimension."""
-        return _fastest(self.algorithms("reduce_scatter", group, pieces).values())
-
-    def all_to_all(self, group: Sequence[int], matrix: npt.ArrayLike) -> FloatArray:
-        """Bytes from member i to member j in ``matrix[..., i, j]``; the diagonal is not looked at."""
-        return _fastest(self.algorithms("all_to_all", group, matrix).values())
-
-    def broadcast(self, group: Sequence[int], nbytes: npt.ArrayLike) -> FloatArray:
-        """From ``group[0]`` to all. ``nbytes``: of the whole tensor."""
-        return _fastest(self.algorithms("broadcast", group, nbytes).values())
-
-    def algorithms(self, op: str, group: Sequence[int], sizes: npt.ArrayLike) -> dict[str, FloatArray]:
+    def algorithms(self, op: str, group: Sequence[int], sizes: npt.ArrayLike) -> dict[str, Time]:
         """Seconds of a collective by every algorithm that the pool allows and that can run on the group.
 
         If none of those can, a plain one that always can. One member communicates nothing.
@@ -196,9 +112,8 @@ class Interconnect:
             sizes: Bytes, as for the method of that name.
         """
         given = np.asarray(sizes, np.float64)
-        dimensions = {"all_reduce": 0, "broadcast": 0, "all_to_all": 2}.get(op, 1)
         if len(group) < 2:
-            return {"": np.zeros(given.shape[: given.ndim - dimensions])}
+            return {"": self._nothing(given.shape[: given.ndim - _DIMENSIONS.get(op, 1)])}
         order = self._from_root(group) if op == "broadcast" else self.ring(group)
         places = [list(group).index(rank) for rank in order]
         if op == "all_reduce":
@@ -220,7 +135,7 @@ class Interconnect:
         near = sorted((self._pool.group_of[rank] != home, self._pool.group_of[rank], rank) for rank in group[1:])
         return (group[0], *(rank for _, _, rank in near))
 
-    def _by(self, op: str, name: str, order: tuple[int, ...], given: FloatArray) -> FloatArray | None:
+    def _by(self, op: str, name: str, order: tuple[int, ...], given: FloatArray) -> Time | None:
         """Seconds by one algorithm; ``None`` if it cannot run on so many members."""
         if name != "hierarchical":
             return self._flat(op, name, order, given) if applies(name, len(order)) else None
@@ -232,24 +147,24 @@ class Interconnect:
         for levels in self._levels[order, even]:
             inner, outer = self._phases(op, levels, order, given / chunks)
             # A chunk's inner phases keep the inner level busy while the chunk before it is at the outer one.
-            each = np.maximum(inner, outer) if levels.disjoint else inner + outer
-            made.append(inner + outer + (chunks - 1) * each)
-        return _fastest(made) if made else None
+            each = self._most([inner, outer]) if levels.disjoint else self._sum((1, inner), (1, outer))
+            made.append(self._sum((1, inner), (1, outer), (chunks - 1, each)))
+        return self._least(made) if made else None
 
-    def _flat(self, op: str, name: str, order: tuple[int, ...], given: FloatArray) -> FloatArray:
+    def _flat(self, op: str, name: str, order: tuple[int, ...], given: FloatArray) -> Time:
         """Seconds by a flat algorithm, chunk by chunk."""
         chunks = self._rules.chunks
         if name == "chain":
             return self.seconds(chain_broadcast((order,), given, chunks))
-        return chunks * self._side_by_side(op, name, (order,), _one(op, given) / chunks)
+        return self._sum((chunks, self._side_by_side(op, name, (order,), _one(op, given) / chunks)))
 
-    def _side_by_side(self, op: str, name: str, groups: Groups, sizes: FloatArray) -> FloatArray:
+    def _side_by_side(self, op: str, name: str, groups: Groups, sizes: FloatArray) -> Time:
         """Seconds of one chunk of a collective that several groups run at the same time."""
         if op == "broadcast":
             return self.seconds(_BROADCASTS[name](groups, sizes))
         return self.seconds(_FLAT[op][name](groups, sizes, self._rules.reductions_overlap))
 
-    def _best(self, op: str, groups: Groups, sizes: FloatArray) -> FloatArray:
+    def _best(self, op: str, groups: Groups, sizes: FloatArray) -> Time:
         """The same by the fastest flat algorithm that the pool allows, or else by any."""
         members = {len(group) for group in groups}
         known = _BROADCASTS if op == "broadcast" else _FLAT[op]
@@ -257,11 +172,9 @@ class Interconnect:
         if len(members) > 1:
             fit = [name for name in fit if name != "scatter_gather"]
         allowed = [name for name in self._rules.algorithms[op] if name in fit] or fit
-        return _fastest(self._side_by_side(op, name, groups, sizes) for name in allowed)
+        return self._least([self._side_by_side(op, name, groups, sizes) for name in allowed])
 
-    def _phases(
-        self, op: str, levels: Levels, order: tuple[int, ...], given: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
+    def _phases(self, op: str, levels: Levels, order: tuple[int, ...], given: FloatArray) -> tuple[Time, Time]:
         """Seconds of one chunk inside the clusters, and between them."""
         inner, outer = levels.inner, levels.outer
         if op == "broadcast":
@@ -279,45 +192,160 @@ class Interconnect:
         if op != "all_reduce":
             return self._best(op, inner, bundles), self._best(op, outer, across)
         scatter, gather = self._best("reduce_scatter", inner, bundles), self._best("all_gather", inner, bundles)
-        return scatter + gather, self._best(op, outer, across)
+        return self._sum((1, scatter), (1, gather)), self._best(op, outer, across)
 
-    def collective(self, collective: Collective, bytes_per_element: float) -> float:
-        """Seconds of one collective of a plan."""
-        key = (collective, bytes_per_element)
-        if key not in self._known:
-            self._known[key] = float(self._collective(collective, bytes_per_element))
-        return self._known[key]
+    @abstractmethod
+    def _nothing(self, shape: tuple[int, ...]) -> Time:
+        """No time at all, for sizes of that shape."""
 
-    def _collective(self, collective: Collective, bytes_per_element: float) -> FloatArray:
-        group = collective.group
-        given = [_elements(fragment) * bytes_per_element for fragment in collective.inputs]
-        match collective.pattern:
-            case Pattern.ALL_REDUCE:
-                return self.all_reduce(group, given[0])
+
+class _Scaled(_Collectives[Curve]):
+    """Times for any multiple of the sizes given."""
+
+    def seconds(self, rounds: Sequence[Rounds]) -> Curve:
+        """As in the base class; the bytes have no dimensions but the last two."""
+        terms: list[tuple[float, Curve]] = []
+        rate = self._rules.reduction_bytes_per_s
+        messages = 0
+        for part in rounds:
+            for sizes in part.nbytes if part.pairs else ():
+                if (sizes > 0).any():
+                    messages += part.times
+                    terms.append((part.times, self.step(part.pairs).curve(sizes)))
+            if part.pairs and part.summed is not None and rate is not None:
+                terms.append((part.times, Curve.straight(0.0, float(part.summed.sum()) / rate)))
+        ends = self._rules.endpoint_latency_s * (messages + 1 if messages else 0)
+        return Curve.sum([*terms, (1, Curve.straight(ends, 0.0))])
+
+    def _sum(self, *terms: tuple[int, Curve]) -> Curve:
+        return Curve.sum(terms)
+
+    def _least(self, times: Sequence[Curve]) -> Curve:
+        return Curve.least(times)
+
+    def _most(self, times: Sequence[Curve]) -> Curve:
+        return Curve.most(times)
+
+    def _nothing(self, shape: tuple[int, ...]) -> Curve:
+        return Curve.straight(0.0, 0.0)
+
+    def of(self, pattern: Pattern, group: Sequence[int], offset: int, sizes: Sizes) -> Curve:
+        """A collective of a plan.
+
+        Args:
+            pattern: Which.
+            group: Members.
+            offset: Of Shift.
+            sizes: Of every member's piece, or of the message from every member to every other.
+        """
+        given = np.asarray(sizes, np.float64)
+        match pattern:
+            case Pattern.ALL_REDUCE | Pattern.BROADCAST:
+                op, given = ("all_reduce" if pattern is Pattern.ALL_REDUCE else "broadcast"), given[0]
             case Pattern.ALL_GATHER:
-                return self.all_gather(group, given)
+                op = "all_gather"
             case Pattern.REDUCE_SCATTER:
-                taken = [_elements(fragment) * bytes_per_element for fragment in collective.outputs]
-                return self.reduce_scatter(group, taken)
+                op = "reduce_scatter"
             case Pattern.ALL_TO_ALL | Pattern.HALO_EXCHANGE:
                 # A halo exchange is an all-to-all in which most have nothing for each other: where a member takes one
                 # message at a time, its neighbours come one after the other.
-                return self.all_to_all(group, np.asarray(_overlaps(collective)) * bytes_per_element)
-            case Pattern.BROADCAST:
-                return self.broadcast(group, given[0])
+                op = "all_to_all"
+                given = given.reshape(len(group), len(group))
             case Pattern.SEND_RECV:
-                return self.exchange([(group[0], group[1])], [given[0]])
+                return self._exchange([(group[0], group[1])], given[:1])
             case Pattern.SHIFT:
-                pairs = [(rank, group[(i + collective.offset) % len(group)]) for i, rank in enumerate(group)]
-                return self.exchange(pairs, given)
+                return self._exchange([(rank, group[(i + offset) % len(group)]) for i, rank in enumerate(group)], given)
+        return self._least([*self.algorithms(op, group, given).values()])
+
+    def _exchange(self, pairs: Sequence[Pair], sizes: FloatArray) -> Curve:
+        return self.seconds([Rounds(tuple(pairs), sizes[None, :])])
+
+
+class Interconnect(_Collectives[FloatArray]):
+    """Communication times on one pool. Nodes may be accelerators, hosts or switches; groups are of ranks."""
+
+    def __init__(self, pool: Pool) -> None:
+        """For a pool."""
+        super().__init__(pool)
+        self._scaled = _Scaled(pool)
+        self._curves: dict[tuple[Pattern, tuple[int, ...], int, Sizes], Curve] = {}
+
+    def exchange(self, pairs: Sequence[Pair], nbytes: npt.ArrayLike) -> FloatArray:
+        """Messages that all start together; bytes per pair in the last dimension."""
+        sizes = np.asarray(nbytes, np.float64)
+        return self.seconds([Rounds(tuple(pairs), sizes[..., None, :])])
+
+    def seconds(self, rounds: Sequence[Rounds]) -> FloatArray:
+        """As in the base class; the dimensions of the bytes before the last two stay."""
+        total: FloatArray = np.zeros(())
+        messages: FloatArray = np.zeros(())
+        rate = self._rules.reduction_bytes_per_s
+        for part in rounds:
+            if not part.pairs:
+                continue
+            total = total + part.times * self.step(part.pairs).seconds(part.nbytes).sum(axis=-1)
+            messages = messages + part.times * (part.nbytes > 0).any(axis=-1).sum(axis=-1)
+            if part.summed is not None and rate is not None:
+                total = total + part.times * part.summed.sum(axis=-1) / rate
+        return total + self._rules.endpoint_latency_s * np.where(messages > 0, messages + 1, 0)
+
+    def all_reduce(self, group: Sequence[int], nbytes: npt.ArrayLike) -> FloatArray:
+        """The sum of a tensor, on every member. ``nbytes``: of the whole tensor."""
+        return self._least([*self.algorithms("all_reduce", group, nbytes).values()])
+
+    def all_gather(self, group: Sequence[int], pieces: npt.ArrayLike) -> FloatArray:
+        """The pieces of all members, on every member. ``pieces``: bytes per member, last dimension."""
+        return self._least([*self.algorithms("all_gather", group, pieces).values()])
+
+    def reduce_scatter(self, group: Sequence[int], pieces: npt.ArrayLike) -> FloatArray:
+        """The sum of a tensor, a piece on every member. ``pieces``: bytes per member, last dimension."""
+        return self._least([*self.algorithms("reduce_scatter", group, pieces).values()])
+
+    def all_to_all(self, group: Sequence[int], matrix: npt.ArrayLike) -> FloatArray:
+        """Bytes from member i to member j in ``matrix[..., i, j]``; the diagonal is not looked at."""
+        return self._least([*self.algorithms("all_to_all", group, matrix).values()])
+
+    def broadcast(self, group: Sequence[int], nbytes: npt.ArrayLike) -> FloatArray:
+        """From ``group[0]`` to all. ``nbytes``: of the whole tensor."""
+        return self._least([*self.algorithms("broadcast", group, nbytes).values()])
+
+    def _sum(self, *terms: tuple[int, FloatArray]) -> FloatArray:
+        total: FloatArray = sum((times * seconds for times, seconds in terms), np.zeros(()))
+        return total
+
+    def _least(self, times: Sequence[FloatArray]) -> FloatArray:
+        return reduce(np.minimum, times)
+
+    def _most(self, times: Sequence[FloatArray]) -> FloatArray:
+        return reduce(np.maximum, times)
+
+    def _nothing(self, shape: tuple[int, ...]) -> FloatArray:
+        return np.zeros(shape)
+
+    def collective(self, collective: Collective, bytes_per_element: float) -> float:
+        """Seconds of one collective of a plan."""
+        sizes = _sizes(collective)
+        unit = gcd(*sizes)
+        if not unit:
+            return 0.0
+        key = (collective.pattern, collective.group, collective.offset, tuple(size // unit for size in sizes))
+        curve = self._curves.get(key)
+        if curve is None:
+            curve = self._curves[key] = self._scaled.of(*key)
+        return curve.at(unit * bytes_per_element) + self._overhead(collective, bytes_per_element)
+
+    def _overhead(self, collective: Collective, bytes_per_element: float) -> float:
+        """What the pool says that software adds."""
+        known = self._rules.overheads.get(str(collective.pattern))
+        if known is None or len(collective.group) < 2:
+            return 0.0
+        pairs = zip(collective.inputs, collective.outputs, strict=True)
+        kept = (volume(intersect(given.box, taken.box)) if given and taken else 0 for given, taken in pairs)
+        return known.seconds(max(kept) * bytes_per_element)
 
     def plan(self, plan: Plan, bytes_per_element: float) -> tuple[float, ...]:
         """Seconds of every collective of a redistribution, in its order; one after the other they add up."""
         return tuple(self.collective(collective, bytes_per_element) for collective in plan.collectives)
-
-
-def _fastest(algorithms: Iterable[FloatArray]) -> FloatArray:
-    return reduce(np.minimum, algorithms)
 
 
 def _one(op: str, given: FloatArray) -> FloatArray:
@@ -331,9 +359,31 @@ def _elements(fragment: Fragment | None) -> int:
     return volume(fragment.box) if fragment else 0
 
 
-def _overlaps(collective: Collective) -> list[list[int]]:
-    """Elements of member i's input that are in member j's output."""
-    return [
-        [volume(intersect(given.box, taken.box)) if given and taken else 0 for taken in collective.outputs]
-        for given in collective.inputs
-    ]
+def _sizes(collective: Collective) -> Sizes:
+    """Elements of every member's piece, or of every message that takes place, from every member to every other."""
+    inputs, outputs = collective.inputs, collective.outputs
+    match collective.pattern:
+        case Pattern.REDUCE_SCATTER:
+            return tuple(map(_elements, outputs))
+        case Pattern.ALL_TO_ALL | Pattern.HALO_EXCHANGE:
+            # Boxes differ along one axis, or two, and are equal in all others.
+            axes = [axis for axis in (collective.axis, collective.split_axis) if axis is not None]
+            first = next(given.box for given in inputs if given)
+            width = volume(tuple(extent for axis, extent in enumerate(first) if axis not in axes))
+            given_ranges = [[given.box[axis] for axis in axes] if given else None for given in inputs]
+            taken_ranges = [[taken.box[axis] for axis in axes] if taken else None for taken in outputs]
+            return tuple(
+                width * _common(given, taken) if given and taken and i != j else 0
+                for i, given in enumerate(given_ranges)
+                for j, taken in enumerate(taken_ranges)
+            )
+        case _:
+            return tuple(map(_elements, inputs))
+
+
+def _common(given: Sequence[Range], taken: Sequence[Range]) -> int:
+    """Number of places that two boxes have in common."""
+    result = 1
+    for (start, stop), (low, high) in zip(given, taken, strict=True):
+        result *= max(0, min(stop, high) - max(start, low))
+    return result

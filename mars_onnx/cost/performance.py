@@ -29,6 +29,7 @@ SPATIAL_DIMENSIONS = 3
 
 _OWN = {
     "array": "mars_onnx.cost.models.array:PixelChannelArray",
+    "cpu": "mars_onnx.cost.models.cpu:CpuKernels",
     "measured": "mars_onnx.cost.models.measured:Measured",
     "roofline": "mars_onnx.cost.models.roofline:Roofline",
     "systolic": "mars_onnx.cost.models.systolic:Systolic",
@@ -83,6 +84,11 @@ class Workload:
         m: Rows of a matrix product.
         n: Its columns.
         k: Its reduction.
+        fused: 1 where a runtime that fuses operators computes this together with the operator before: see
+            ``mars_onnx.cost.fusion``. A model of hardware that does not may ignore it.
+        effort: How much an element asks for within its class: 0 what is simple (sums, products, comparisons, copies in
+            order), 1 a function (exp, erf, tanh), a copy in another order, statistics; 2 what is made of several,
+            or a normalisation together with the sum before it.
     """
 
     op_class: IntArray
@@ -104,6 +110,8 @@ class Workload:
     m: IntArray
     n: IntArray
     k: IntArray
+    fused: IntArray
+    effort: IntArray
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -123,7 +131,8 @@ class Workload:
             shape: The common shape; values are broadcast to it.
             extents: Attributes of this class by name.
         """
-        defaults = dict.fromkeys(("op_class", "elements", "macs", "input_bytes", "weight_bytes", "output_bytes"), 0)
+        nothing = ("op_class", "elements", "macs", "input_bytes", "weight_bytes", "output_bytes", "fused", "effort")
+        defaults = dict.fromkeys(nothing, 0)
         defaults |= {"dtype_bits": 32, "in_spatial": 0}
         arrays: dict[str, IntArray] = {}
         for name in Workload.__slots__:

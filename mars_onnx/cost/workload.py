@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
+from mars_onnx.cost.fusion import is_fused, joins_sum
 from mars_onnx.cost.performance import SPATIAL_DIMENSIONS, IntArray, OpClass, Workload
 from mars_onnx.rules.axes import Ranges
 from mars_onnx.rules.base import Dims, OpRule, TensorType
@@ -30,6 +31,14 @@ _CLASSES = {
     "Add Sub Mul Div Mod Pow Sum Mean Max Min Where Equal Greater GreaterOrEqual Less LessOrEqual And Or Xor Not "
     "IsNaN IsInf BitShift QuantizeLinear DequantizeLinear",
 }
+#: Operators with more to do per element than others of their class; see ``Workload.effort``.
+_EFFORT = {
+    1: "Elu Selu Celu Sigmoid Swish HardSwish Tanh Softplus Erf Exp Log Sin Cos Tan Mod Pow Transpose DepthToSpace "
+    "SpaceToDepth InstanceNormalization LayerNormalization GroupNormalization RMSNormalization LpNormalization "
+    "MeanVarianceNormalization LRN SkipLayerNormalization",
+    2: "Gelu Mish",
+}
+_EFFORT_OF = {name: effort for effort, names in _EFFORT.items() for name in names.split()}
 _CLASS_OF = {name: op_class for op_class, names in _CLASSES.items() for name in names.split()}
 
 
@@ -81,6 +90,8 @@ def workload(rule: OpRule, ranges: Ranges, weights: Collection[int] | None = Non
         weight_bytes=np.where(active, weight_bytes, 0),
         output_bytes=output_bytes,
         dtype_bits=_bits(first.dtype) if first else 32,
+        fused=int(is_fused(signature)),
+        effort=2 if joins_sum(signature) else _EFFORT_OF.get(signature.op_type, 0),
         **_extents(rule, ranges, kind),
     )
 

@@ -6,7 +6,6 @@ stay apart.
 """
 
 from collections.abc import Iterable
-from math import prod
 
 Range = tuple[int, int]
 Box = tuple[Range, ...]
@@ -24,15 +23,27 @@ def box_shape(box: Box) -> tuple[int, ...]:
 
 def volume(box: Box | None) -> int:
     """Number of elements; 0 for ``None``."""
-    return 0 if box is None else prod(stop - start for start, stop in box)
+    if box is None:
+        return 0
+    result = 1
+    for start, stop in box:
+        result *= stop - start
+    return result
 
 
 def intersect(first: Box | None, second: Box | None) -> Box | None:
     """The common part of two boxes of equal rank, or ``None`` if there is none."""
     if first is None or second is None:
         return None
-    common = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(first, second, strict=True))
-    return None if any(start >= stop for start, stop in common) else common
+    # Planning is made of this and the next function; loops are twice as fast as what would be shorter.
+    common: list[Range] = []
+    for (start, stop), (low, high) in zip(first, second, strict=True):
+        start = max(start, low)
+        stop = min(stop, high)
+        if start >= stop:
+            return None
+        common.append((start, stop))
+    return tuple(common)
 
 
 def contains(outer: Box | None, inner: Box | None) -> bool:
@@ -41,7 +52,12 @@ def contains(outer: Box | None, inner: Box | None) -> bool:
         return True
     if outer is None:
         return False
-    return all(a <= c and d <= b for (a, b), (c, d) in zip(outer, inner, strict=True))
+    for (start, stop), (low, high) in zip(outer, inner, strict=True):
+        if low < start or stop < high:
+            break
+    else:
+        return True
+    return False
 
 
 def relative(inner: Box, outer: Box) -> Box:

@@ -15,6 +15,23 @@ ALGORITHMS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Overhead:
+    """What the software of a member takes for a collective, beside its messages.
+
+    Attributes:
+        latency_s: However small it is.
+        kept_bytes_per_s: Rate at which a member copies what it keeps to where the result is; ``None``: it stays.
+    """
+
+    latency_s: float = 0.0
+    kept_bytes_per_s: float | None = None
+
+    def seconds(self, kept_bytes: float) -> float:
+        """For the member that keeps most."""
+        return self.latency_s + (kept_bytes / self.kept_bytes_per_s if self.kept_bytes_per_s else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Collectives:
     """What a pool declares about its collectives.
 
@@ -26,6 +43,7 @@ class Collectives:
         reductions_overlap: Whether sums of messages that arrive together are made side by side, and a halving round
             waits only for the sum of what it sends next.
         algorithms: Per collective those to choose the fastest of.
+        overheads: By name of the operator.
         source: Where the numbers are from.
     """
 
@@ -34,4 +52,5 @@ class Collectives:
     reduction_bytes_per_s: float | None = None
     reductions_overlap: bool = False
     algorithms: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(ALGORITHMS))
+    overheads: dict[str, Overhead] = field(default_factory=dict)
     source: str = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from mars_onnx.pool.numbers import Bandwidth, Bytes, Count, Flag, Latency, Notes, Text
 
@@ -54,7 +54,7 @@ class DesignEntry(Sourced):
     title: Text
     """What it is, in a few words."""
     model: Name
-    """Performance model: `tiled`, `systolic`, `winograd`, `array`, `measured`, `roofline`, or a plugin's."""
+    """Performance model: `tiled`, `systolic`, `winograd`, `array`, `cpu`, `measured`, `roofline`, or a plugin's."""
     data_bits: Annotated[Count, Field(le=64)] | None = None
     """Width of a value in the accelerator's memory; by default that of the tensor's type."""
     parameters: dict[str, JsonValue]
@@ -111,6 +111,9 @@ class LinkEntry(Sourced):
     """Whether messages at the same time share the bandwidth; false only to leave contention out of a model."""
 
 
+CollectiveName = Literal[
+    "AllReduce", "AllGather", "ReduceScatter", "AllToAll", "Broadcast", "HaloExchange", "Shift", "SendRecv"
+]
 Exchanging = Literal["ring", "ring_both_ways", "halving_doubling", "direct", "hierarchical"]
 _CHOICE = Field(min_length=1, max_length=8)
 
@@ -132,6 +135,17 @@ class AlgorithmsEntry(_Base):
     """From one member to all."""
 
 
+class OverheadEntry(_Base):
+    """What the software of a member takes for a collective, beside its messages."""
+
+    ops: Annotated[tuple[CollectiveName, ...], _CHOICE]
+    """Operators; each is named once at most."""
+    latency_s: Latency = 0.0
+    """However small it is."""
+    kept_bytes_per_s: Bandwidth | None = None
+    """Rate at which a member copies what it keeps of its tensor to where the result is; default: it stays in place."""
+
+
 class CollectivesEntry(Sourced):
     """How collectives run on the pool."""
 
@@ -145,6 +159,15 @@ class CollectivesEntry(Sourced):
     """Whether sums are made one after the other before the next message, or beside each other and beside messages."""
     algorithms: AlgorithmsEntry = AlgorithmsEntry()
     """Per collective those to choose from."""
+    overheads: Annotated[tuple[OverheadEntry, ...], Field(max_length=8)] = ()
+    """What software adds to collectives; default: nothing."""
+
+    @model_validator(mode="after")
+    def _named_once(self) -> CollectivesEntry:
+        named = [op for entry in self.overheads for op in entry.ops]
+        if len(named) != len(set(named)):
+            raise ValueError("the overhead of an operator is given more than once")
+        return self
 
 
 class OverlapEntry(Sourced):

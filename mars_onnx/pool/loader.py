@@ -11,7 +11,7 @@ from pathlib import Path
 from mars_onnx.data import data_folder
 from mars_onnx.errors import InputError
 from mars_onnx.pool.checks import check_design_names, check_ends, check_ids, check_links, check_reach
-from mars_onnx.pool.collectives import ALGORITHMS, Collectives
+from mars_onnx.pool.collectives import ALGORITHMS, Collectives, Overhead
 from mars_onnx.pool.document import MAX_PROBLEMS, Document, Place, raise_problems, read_document, suggestion, unknown
 from mars_onnx.pool.format import (
     MAX_FILE_BYTES,
@@ -227,6 +227,7 @@ def _collectives(entry: CollectivesEntry | None) -> Collectives:
         reduction_bytes_per_s=entry.reduction_bytes_per_s,
         reductions_overlap=entry.reductions == "overlapped",
         algorithms=chosen,
+        overheads={op: Overhead(own.latency_s, own.kept_bytes_per_s) for own in entry.overheads for op in own.ops},
         source=entry.source,
     )
 

@@ -1,8 +1,9 @@
 """Which performance models a design can name, and the type of the parameters of each.
 
 A design names its performance model in ``model`` and gives that model's numbers in ``parameters``. What those are is
-said in :mod:`mars_onnx.pool.model_parameters`, below the models themselves (``mars_onnx.cost``), so that a pool file
-is checked to the line without loading any of them. A third party's model brings its own: see :func:`parameters_type`.
+said in :mod:`mars_onnx.pool.model_parameters` and :mod:`mars_onnx.pool.cpu_parameters`, below the models themselves
+(``mars_onnx.cost``), so that a pool file is checked to the line without loading any of them. A third party's model
+brings its own: see :func:`parameters_type`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from mars_onnx.errors import InputError
+from mars_onnx.pool.cpu_parameters import CpuParameters
 from mars_onnx.pool.model_parameters import (
     ArrayParameters,
     MeasuredParameters,
@@ -27,6 +29,7 @@ ENTRY_POINTS = "mars_onnx.performance_models"
 
 _OWN: dict[str, type[Parameters]] = {
     "array": ArrayParameters,
+    "cpu": CpuParameters,
     "measured": MeasuredParameters,
     "roofline": RooflineParameters,
     "systolic": SystolicParameters,

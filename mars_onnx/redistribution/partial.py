@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mars_onnx.geometry import Box, Layout, Range, hull, intersect, subtract, volume
-from mars_onnx.redistribution.patterns import Boxes, replaced, shares
+from mars_onnx.redistribution.groups import shares
+from mars_onnx.redistribution.patterns import Boxes, replaced
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern, received
 from mars_onnx.redistribution.sources import Distance, Holders, Piece, sends
 from mars_onnx.redistribution.stages import MAX_EXCESS, lacking, missing_volume, plan_values

@@ -13,6 +13,8 @@ from mars_onnx.redistribution.plan import Assembly, Collective, Fragment, Patter
 from mars_onnx.redistribution.sources import Distance, Holders, index_distance, sends
 from mars_onnx.redistribution.stages import direct_tiles, plan_values
 
+_NAMES = {pattern: re.sub(r"(?<!^)(?=[A-Z])", "-", pattern.value).lower() for pattern in Pattern}
+
 
 @lru_cache(maxsize=1 << 16)
 def redistribute(source: Layout, target: Layout, distance: Distance = index_distance) -> Plan:
@@ -79,7 +81,7 @@ def kind_of(collectives: Sequence[Collective]) -> str:
     if len(patterns) > 1:
         return "mixed"
     if patterns != {Pattern.SEND_RECV}:
-        return re.sub(r"(?<!^)(?=[A-Z])", "-", patterns.pop().value).lower()
+        return _NAMES[patterns.pop()]
     if len(collectives) > 1 and len({collective.group[0] for collective in collectives}) == 1:
         return "scatter"
     if len(collectives) > 1 and len({collective.group[1] for collective in collectives}) == 1:

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
+from typing import NamedTuple
 
 from mars_onnx.geometry import Box, contains, intersect, volume
-from mars_onnx.redistribution.patterns import Boxes, Step, exchange, extend, shift, widened
+from mars_onnx.redistribution.groups import Classes, Column, Wanted, overlap
+from mars_onnx.redistribution.patterns import (
+    Boxes,
+    Columns,
+    Step,
+    classes,
+    collectives_of,
+    exchange,
+    extend,
+    shift,
+    spans,
+)
 from mars_onnx.redistribution.plan import Collective
 from mars_onnx.redistribution.sources import Distance, Holders, Piece, sends
 
@@ -100,59 +113,128 @@ def _regular(held: Boxes, needs: Boxes) -> list[Collective] | None:
     return shift(held, needs) or _decomposed(held, needs)
 
 
+class _Cost(NamedTuple):
+    """Of a sequence of steps: elements received, and collectives. Less is better, the elements first."""
+
+    received: int
+    collectives: int
+
+
 @dataclass(slots=True)
 class _Search:
-    """The search for the sequence of steps that moves least, and of those the one with the fewest collectives."""
+    """The search for the sequence of steps that moves least, and of those the one with the fewest collectives.
 
-    wants: Boxes
+    Attributes:
+        wanted: Per dimension what is wanted of it.
+        goal: What everyone has in the end.
+        needed: How many elements are wanted, by all together.
+        least: How many of them have to be received in any case.
+        limit: How many may be received.
+        widening: Whether steps may bring more than is wanted.
+        best: What the best sequence so far costs.
+        steps: That sequence.
+        tried: How many steps have been tried.
+        seen: States that have been reached, with the axes that had been widened by then, and what it cost.
+        common: Per axis and column how much of what is wanted everyone has.
+    """
+
+    wanted: tuple[Wanted, ...]
+    goal: Columns
+    needed: int
     least: int
     limit: int
     widening: bool = False
-    best: tuple[int, int] | None = None
+    best: _Cost | None = None
     steps: list[Step] = field(default_factory=list)
     tried: int = 0
+    seen: dict[Columns, list[tuple[frozenset[int], _Cost]]] = field(default_factory=dict)
+    common: dict[tuple[int, Column], tuple[int, ...]] = field(default_factory=dict)
 
-    def run(self, current: Boxes, done: list[Step], received: int, count: int, widened_axes: frozenset[int]) -> None:
+    def run(self, columns: Columns, done: list[Step], cost: _Cost, widened: frozenset[int]) -> None:
         """Try all steps from here. An axis is widened once at most, or the search might go in circles."""
-        axes = sorted({axis for rank, want in self.wants.items() for axis in _differing(current[rank], want)})
+        axes = [axis for axis, (has, end) in enumerate(zip(columns, self.goal, strict=True)) if has != end]
         if not axes:
-            if self.best is None or (received, count) < self.best:
-                self.best, self.steps = (received, count), list(done)
+            if self.best is None or cost < self.best:
+                self.best, self.steps = cost, list(done)
             return
-        options: list[tuple[int, int | None, bool]] = [
-            (axis, split, False) for axis in axes for split in axes if split != axis
-        ]
-        options += [(axis, None, False) for axis in axes]
-        if self.widening:
-            fresh = [axis for axis in axes if axis not in widened_axes]
-            options += [(axis, split, True) for axis in fresh for split in (*axes, None) if split != axis]
-        for axis, split, wide in options:
-            if self.tried >= MAX_STEPS_TRIED or self._settled():
+        if self._known(columns, cost, widened):
+            return
+        alike = {axis: classes(columns, axis) for axis in axes}
+        # An axis, which one is split in exchange, what is wanted of the axis, and what everyone has when it has that.
+        options: list[tuple[int, int | None, Wanted, Column, frozenset[int]]] = []
+        for axis in axes:
+            ends = self.wanted[axis], self.goal[axis]
+            options += [(axis, split, *ends, widened) for split in axes if split != axis]
+        options += [(axis, None, self.wanted[axis], self.goal[axis], widened) for axis in axes]
+        for axis in axes if self.widening else ():
+            if axis not in widened:
+                ends = self._wide(axis, columns[axis], alike[axis])
+                if ends[0] != self.wanted[axis]:
+                    options += [(axis, split, *ends, widened | {axis}) for split in (*axes, None) if split != axis]
+        for axis, split, wanted, after, wide in options:
+            if self.tried >= MAX_STEPS_TRIED or (self.best is not None and self.best.received == self.least):
                 return
             self.tried += 1
-            wants = widened(axis, current, self.wants) if wide else self.wants
-            step = extend(axis, current, wants) if split is None else exchange(axis, split, current, wants)
-            if step is None or received + step.received > self.limit:
-                continue
-            done.append(step)
-            after = widened_axes | {axis} if wide else widened_axes
-            self.run(step.after, done, received + step.received, count + len(step.collectives), after)
-            done.pop()
+            if split is None:
+                step = extend(axis, columns, alike[axis], wanted, after)
+            else:
+                step = exchange(axis, split, columns, alike[axis], wanted, after, self.wanted[split])
+            if step is not None:
+                total = _Cost(cost.received + step.received, cost.collectives + len(step.groups))
+                if self._promising(step.after, total):
+                    done.append(step)
+                    self.run(step.after, done, total, wide)
+                    done.pop()
 
-    def _settled(self) -> bool:
-        return self.best is not None and self.best[0] == self.least
+    def _wide(self, axis: int, column: Column, alike: Classes) -> tuple[Wanted, Column]:
+        """As much as can be wanted of an axis, and what everyone has then."""
+        after = tuple(
+            has if want is None else span
+            for has, want, span in zip(column, self.wanted[axis], spans(alike, column), strict=True)
+        )
+        wanted = tuple(None if want is None else end for want, end in zip(self.wanted[axis], after, strict=True))
+        return wanted, after
+
+    def _known(self, columns: Columns, cost: _Cost, widened: frozenset[int]) -> bool:
+        """Whether this state has been reached before at no higher cost: all that follows has been tried from there."""
+        before = self.seen.setdefault(columns, [])
+        for axes, other in before:
+            if other.received <= cost.received and other.collectives <= cost.collectives and axes <= widened:
+                return True
+        before.append((widened, cost))
+        return False
+
+    def _promising(self, columns: Columns, cost: _Cost) -> bool:
+        """Whether something better than the best so far may follow: whatever is missing has yet to be received."""
+        least = cost.received + self._missing(columns)
+        return least <= self.limit and (self.best is None or _Cost(least, cost.collectives) < self.best)
+
+    def _missing(self, columns: Columns) -> int:
+        """How many elements everyone together lacks."""
+        lengths = []
+        for axis, column in enumerate(columns):
+            common = self.common.get((axis, column))
+            if common is None:
+                common = self.common[axis, column] = tuple(
+                    0 if want is None else overlap(has, want)
+                    for has, want in zip(column, self.wanted[axis], strict=True)
+                )
+            lengths.append(common)
+        return self.needed - sum(map(prod, zip(*lengths, strict=True)))
 
 
 def _decomposed(held: Boxes, needs: Boxes) -> list[Collective] | None:
     least = missing_volume(held, needs)
+    ranks = sorted(held)
+    columns = tuple(zip(*(held[rank] for rank in ranks), strict=True))
+    nothing = (None,) * len(columns)
+    wanted: tuple[Wanted, ...] = tuple(zip(*(needs.get(rank, nothing) for rank in ranks), strict=True))
+    goal = tuple(zip(*(needs.get(rank, held[rank]) for rank in ranks), strict=True))
+    needed = sum(map(volume, needs.values()))
     # Widening multiplies the possibilities and is seldom needed, hence only after all else.
     for widening in (False, True):
-        search = _Search(wants=needs, least=least, limit=MAX_EXCESS * least, widening=widening)
-        search.run(held, [], 0, 0, frozenset())
+        search = _Search(wanted, goal, needed, least, MAX_EXCESS * least, widening)
+        search.run(columns, [], _Cost(0, 0), frozenset())
         if search.best is not None:
-            return [collective for step in search.steps for collective in step.collectives]
+            return [collective for step in search.steps for collective in collectives_of(step, ranks)]
     return None
-
-
-def _differing(one: Box, other: Box) -> list[int]:
-    return [axis for axis, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]

@@ -32,6 +32,21 @@ class Simulated:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """What another method finds.
+
+    Attributes:
+        found: Its answer.
+        latency_s: Of the simulated run of its mapping; ``None`` if it has none.
+        fits: Whether no accelerator runs out of memory; ``None`` likewise.
+    """
+
+    found: Comparison
+    latency_s: float | None
+    fits: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """What is known of how good a mapping is.
 
@@ -47,7 +62,7 @@ class Judgement:
     evaluation: Evaluation
     latency_s: float
     reranked: Sequence[Simulated] = ()
-    comparisons: Sequence[Comparison] = ()
+    comparisons: Sequence[Compared] = ()
 
     @property
     def cost_s(self) -> float:
@@ -87,23 +102,24 @@ def judgement_facts(judged: Judgement) -> dict[str, object]:
                 for own in judged.reranked
             ],
         },
-        "comparators": {own.method: _comparison(own, judged) for own in judged.comparisons},
+        "comparators": {own.found.method: _comparison(own, judged) for own in judged.comparisons},
     }
 
 
-def _comparison(own: Comparison, judged: Judgement) -> dict[str, object]:
-    if own.evaluation is None:
-        nothing = dict.fromkeys(("cost_s", "latency_s", "throughput_per_s", "reduction", "ending"))
-        return {**nothing, "seconds": own.seconds, "failure": own.failure}
-    cost_s = own.evaluation.cost_s(judged.found.objective)
+def _comparison(own: Compared, judged: Judgement) -> dict[str, object]:
+    found, cost = own.found, own.found.evaluation
+    cost_s = None if cost is None else cost.cost_s(judged.found.objective)
     return {
         "cost_s": cost_s,
-        "latency_s": own.evaluation.latency_s,
-        "throughput_per_s": _throughput(own.evaluation.period_s, own.evaluation.latency_s),
-        "reduction": 1 - judged.cost_s / cost_s if cost_s > 0 else None,
-        "ending": str(own.ending),
-        "seconds": own.seconds,
-        "failure": None,
+        "latency_s": own.latency_s,
+        "throughput_per_s": None
+        if cost is None or own.latency_s is None
+        else _throughput(cost.period_s, own.latency_s),
+        "reduction": 1 - judged.cost_s / cost_s if cost_s else None,
+        "ending": None if found.ending is None else str(found.ending),
+        "seconds": found.seconds,
+        "fits": own.fits,
+        "failure": found.failure or None,
     }
 
 

@@ -102,8 +102,9 @@ def _comparators(report: dict[str, Any]) -> Table:
     table = _table(("compared with",), ("cost", "reduction", "seconds"))
     for name, row in report["comparators"].items():
         if row["failure"] is not None:
-            table.add_row(_plain(name), "does not fit", "-", f"{row['seconds']:.2f}")
+            table.add_row(_plain(name), "finds nothing", "-", f"{row['seconds']:.2f}")
             continue
+        name = name if row["fits"] else f"{name} (does not fit)"
         less = "-" if row["reduction"] is None else f"{row['reduction']:.1%}"
         table.add_row(_plain(name), f"{row['cost_s'] * 1e3:.3f}", less, f"{row['seconds']:.2f}")
     return table

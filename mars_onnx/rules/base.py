@@ -44,6 +44,9 @@ class Signature:
         constants: Per input the values of a small constant that the operator reads as a parameter (the axes of a
             Squeeze, the scales of a Resize), else ``None``.
         opaque: Whether there is more to the node than this says: a subgraph, an operand without static shape.
+        chain: Operators right before it whose results nobody else reads and that it changes element by element, the
+            first one first: ``("Conv", "Add")`` of a Relu. No rule depends on it; a performance model may, since
+            runtimes compute such a chain as one kernel. Empty for what is no link of a chain.
     """
 
     domain: str
@@ -54,6 +57,7 @@ class Signature:
     outputs: tuple[TensorType | None, ...] = ()
     constants: tuple[tuple[int | float, ...] | None, ...] = ()
     opaque: bool = False
+    chain: tuple[str, ...] = ()
 
     def attribute(self, name: str) -> AttributeValue | None:
         """Value of an attribute, ``None`` if absent."""

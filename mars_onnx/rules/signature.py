@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from mars_onnx.rules.base import AttributeValue, Signature, TensorType
+from mars_onnx.rules.chains import chain_of
 from mars_onnx.rules.registry import parameter_inputs
 
 #: A parameter operand (axes, shape, pads) longer than this is data, not a parameter.
@@ -53,7 +54,8 @@ def signature_of(node: ir.Node) -> Signature:
     version = node.version or imports.get(node.domain, 0)
     read = parameter_inputs(node.domain, node.op_type)
     constants = tuple(_parameter(value) if index in read else None for index, value in enumerate(node.inputs))
-    return Signature(node.domain, node.op_type, version, tuple(attributes), inputs, outputs, constants, opaque)
+    chain = () if opaque else chain_of(node)
+    return Signature(node.domain, node.op_type, version, tuple(attributes), inputs, outputs, constants, opaque, chain)
 
 
 def _parameter(value: ir.Value | None) -> tuple[int | float, ...] | None:

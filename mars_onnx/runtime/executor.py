@@ -144,6 +144,7 @@ class PartitionExecutor:
         if observe in self._programs or (not observe and self._native is not None):
             return
         if not observe and self.region is not None and self.options.native:
+            # All ranks of the region have to come to the same conclusion, so that also one who cannot has to say so.
             try:
                 self._native = NativePartition(self.model, self.region, self.options)
             except UnsuitableError as error:

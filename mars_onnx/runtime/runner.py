@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter
+from typing import Any
 
 import onnx_ir as ir
 
@@ -16,6 +17,7 @@ from mars_onnx.runtime.boxes import check_inputs, check_names, default_depth, lo
 from mars_onnx.runtime.executor import Claim, PartitionExecutor
 from mars_onnx.runtime.native.region import ThreadRegion, thread_regions
 from mars_onnx.runtime.plan_file import PlanFile, load_plan
+from mars_onnx.runtime.profile import Recorder, Track, chrome_trace, step_facts
 from mars_onnx.runtime.sessions import ExecutorOptions
 from mars_onnx.runtime.transport import Array, ThreadFabric
 
@@ -65,6 +67,7 @@ class PartitionRunner:
         self._rendezvous = rendezvous
         self._timeout = timeout
         size = 1 + max(entry.rank for entry in plan.partitions)
+        self._recorders: dict[int, Recorder] = {}
         self._names = {entry.rank: entry.accelerator for entry in plan.partitions}
         self._all_names = tuple(self._names.get(rank, f"accelerator {rank}") for rank in range(size))
         fabric = self._fabric()
@@ -72,7 +75,10 @@ class PartitionRunner:
         regions = thread_regions(self._names) if options is not None and options.native and not rendezvous else {}
         self._executors = {
             entry.rank: PartitionExecutor(
-                load_partition(model), fabric.endpoints[entry.rank], options, regions.get(entry.rank)
+                load_partition(model),
+                fabric.endpoints[entry.rank],
+                None if options is None else options.of(entry.accelerator),
+                regions.get(entry.rank),
             )
             for entry, model in zip(plan.partitions, partitions, strict=True)
         }
@@ -115,6 +121,29 @@ class PartitionRunner:
         seconds = perf_counter() - start
         everything = tuple(item for rank in sorted(observed) for item in observed[rank])
         return RunResult(whole_outputs(self.plan, results), everything, seconds)
+
+    def record(self) -> None:
+        """Note from now on what every partition does, for :meth:`trace`."""
+        self._recorders = {rank: Recorder() for rank in self._executors}
+        for rank, executor in self._executors.items():
+            executor.monitor = self._recorders[rank]
+
+    def trace(self, runs: int | None = None) -> dict[str, Any]:
+        """What all partitions did since :meth:`record`, as a Chrome trace.
+
+        Args:
+            runs: How many runs to show, the last ones; all if not given.
+        """
+        tracks = [
+            Track(
+                rank,
+                self._names[rank],
+                tuple(step_facts(step, self.plan) for step in self._executors[rank].steps()),
+                tuple(recorder.events),
+            )
+            for rank, recorder in sorted(self._recorders.items())
+        ]
+        return chrome_trace(tracks, runs)
 
     def run_stream(self, inputs: Iterable[Mapping[str, Array]], depth: int | None = None) -> Iterator[dict[str, Array]]:
         """The outputs for every set of inputs, in order, as a pipeline: no partition waits for one it does not need.

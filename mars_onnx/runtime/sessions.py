@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from mars_onnx.errors import RunError
+from mars_onnx.errors import RunError, UsageError
 from mars_onnx.runtime.transport import Array
 
 RUNTIME_ERRORS: tuple[type[Exception], ...] = (
@@ -49,6 +49,7 @@ _LEVELS = {
 
 
 _INLINE_BYTES = 1024
+_PROVIDER = "ExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,9 @@ class ExecutorOptions:
 
     Attributes:
         threads: Threads inside an operator, per partition.
+        provider: Execution provider of ONNX Runtime, without the ending ``ExecutionProvider``: ``CPU``, ``CUDA``, ...
+            What it does not have runs on the CPU.
+        providers: Accelerators by id that have another one, and which.
         optimization: Graph optimisation of ONNX Runtime.
         prepack: Whether sessions may keep weights, in a form of their own.
         arena: Whether every session keeps the memory it has once needed.
@@ -68,11 +72,17 @@ class ExecutorOptions:
     """
 
     threads: int = 1
+    provider: str = "CPU"
+    providers: tuple[tuple[str, str], ...] = ()
     optimization: Literal["none", "basic", "extended", "all"] = "extended"
     prepack: bool = False
     arena: bool = False
     native: bool = False
     blocked: bool = True
+
+    def of(self, accelerator: str) -> ExecutorOptions:
+        """For one accelerator."""
+        return replace(self, provider=dict(self.providers).get(accelerator, self.provider), providers=())
 
     def again(self) -> ExecutorOptions:
         """For models that ONNX Runtime has optimised before."""
@@ -101,6 +111,25 @@ class Weights:
         return self._made[name][1]
 
 
+def with_providers(options: ExecutorOptions, texts: Sequence[str], accelerators: Sequence[str]) -> ExecutorOptions:
+    """Options with the providers that ``NAME`` (for all) and ``ACCELERATOR=NAME`` say.
+
+    Raises:
+        UsageError: There is no such accelerator, or the installed onnxruntime has no such provider.
+    """
+    own: dict[str, str] = {}
+    for text in texts:
+        accelerator, separator, name = text.rpartition("=")
+        _providers(name)
+        if not separator:
+            options = replace(options, provider=name)
+        elif accelerator in accelerators:
+            own[accelerator] = name
+        else:
+            raise UsageError(f"provider {text}: there is no accelerator {accelerator}; {', '.join(accelerators)}")
+    return replace(options, providers=tuple(own.items()))
+
+
 def make_session(
     model: onnx.ModelProto | str,
     large: Mapping[str, ir.TensorProtocol] | None = None,
@@ -108,7 +137,7 @@ def make_session(
     options: ExecutorOptions | None = None,
     write_to: Path | None = None,
 ) -> ort.InferenceSession:
-    """Build a session on the CPU.
+    """Build a session.
 
     Args:
         model: In memory, or a file.
@@ -140,7 +169,19 @@ def make_session(
         keep = weights if weights is not None else Weights()
         settings.add_external_initializers(list(large), [keep.get(name, tensor) for name, tensor in large.items()])
     source = model if isinstance(model, str) else model.SerializeToString()
-    return ort.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(source, settings, providers=_providers(options.provider))
+
+
+def _providers(name: str) -> list[str]:
+    """The provider, and the CPU for what it does not have.
+
+    Raises:
+        UsageError: This ONNX Runtime does not have it.
+    """
+    there = [provider.removesuffix(_PROVIDER) for provider in ort.get_available_providers()]
+    if name not in there:
+        raise UsageError(f"provider {name}: the installed onnxruntime has {', '.join(there)}")
+    return [f"{one}{_PROVIDER}" for one in dict.fromkeys((name, "CPU"))]
 
 
 def ort_value(array: Array, dtype: ir.DataType | None = None) -> ort.OrtValue:

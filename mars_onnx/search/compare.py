@@ -13,6 +13,7 @@ from mars_onnx.search.method import Ending, Objective, SearchOptions
 from mars_onnx.search.names import ALL
 from mars_onnx.search.problem import Problem
 from mars_onnx.search.registry import METHODS, search_method
+from mars_onnx.sharding.mapping import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +22,15 @@ class Comparison:
 
     Attributes:
         method: Its name.
-        evaluation: What its mapping costs; ``None`` if it has none that fits.
+        mapping: What it found; ``None`` if nothing that fits.
+        evaluation: What that costs; ``None`` likewise.
         ending: Why it stopped; ``None`` likewise.
         seconds: How long it took.
         failure: Why it has no mapping.
     """
 
     method: str
+    mapping: Mapping | None
     evaluation: Evaluation | None
     ending: Ending | None
     seconds: float
@@ -66,8 +69,9 @@ def compare(
         try:
             answer = find_mapping(problem, pool, name, own, watch)
         except CapacityError as error:
-            found.append(Comparison(name, None, None, 0.0, str(error)))
+            found.append(Comparison(name, None, None, None, 0.0, str(error)))
             continue
-        cost = evaluate(problem, pool, answer.result.mapping)
-        found.append(Comparison(name, cost, answer.result.ending, answer.seconds))
+        mapping = answer.result.mapping
+        cost = evaluate(problem, pool, mapping)
+        found.append(Comparison(name, mapping, cost, answer.result.ending, answer.seconds))
     return tuple(found)

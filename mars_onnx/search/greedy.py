@@ -18,15 +18,10 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.search.candidates import candidates
 from mars_onnx.search.problem import Layer, Problem
-from mars_onnx.search.runs import balanced_runs, fastest_designs, least_seconds, whole_seconds
+from mars_onnx.search.runs import balanced_runs, fastest_designs, least_seconds, relative_speeds, whole_seconds
 from mars_onnx.sharding.lowering import Sharding, lower
 from mars_onnx.sharding.mapping import AcceleratorSet, LayerChoice, Mapping
 from mars_onnx.sharding.strategy import AUTO, Placement, Strategy
-
-#: The finest distinction made between the speeds of unequal accelerators.
-_SPEED_STEPS = 16
-#: Speeds that differ by less than this are the same.
-_SPEED_TOLERANCE = 1.05
 
 
 def greedy_mapping(problem: Problem, pool: Pool) -> Mapping:
@@ -147,7 +142,4 @@ def _speeds(pool: Pool, own: AcceleratorSet, signature: Signature) -> tuple[int,
     seconds = [
         whole_seconds(pool, rank, design, signature) for rank, design in zip(own.members, own.designs, strict=True)
     ]
-    fastest = min(seconds)
-    if fastest <= 0 or max(seconds) <= fastest * _SPEED_TOLERANCE:
-        return (1,) * len(seconds)
-    return tuple(round(_SPEED_STEPS * fastest / own_seconds) for own_seconds in seconds)
+    return relative_speeds(seconds)

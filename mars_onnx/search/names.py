@@ -7,6 +7,7 @@ TITLES: dict[str, str] = {
     "exact": "the optimum of a stated space, with a proof",
     "greedy": "layer by layer the cheapest strategy, given those before it",
     "baseline": "the computation-prioritised baseline of MARS (DAC 2023)",
+    "genetic": "the two-level genetic algorithm of MARS (DAC 2023)",
     "h2h": "the four steps of H2H (DAC 2022): whole layers on single accelerators",
     "uniform": "the best uniform strategy: the same split for every layer",
     "single": "the best single accelerator in its best design",

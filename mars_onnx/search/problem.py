@@ -35,6 +35,7 @@ class Layer:
         captured: What bodies inside the node use of the graph around it; they need it whole.
         tied: Indices of earlier layers that must be on the same set, because what they give cannot be sent.
         tensors: Names of its outputs in the canonical graph.
+        weights: Per input the name of the constant that it is; ``None`` for what is none.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Layer:
     captured: tuple[tuple[Source, TensorType], ...] = ()
     tied: tuple[int, ...] = ()
     tensors: tuple[str, ...] = ()
+    weights: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,8 @@ def problem_of(model: ir.Model) -> Problem:
             for value in captured_inputs(node)
             if value in places and (kind := tensor_type(value)) is not None
         )
-        layers.append(Layer(node.name or "", signature_of(node), sources, captured, tuple(tied), names))
+        weights = tuple(value.name if value is not None and value.is_initializer() else None for value in node.inputs)
+        layers.append(Layer(node.name or "", signature_of(node), sources, captured, tuple(tied), names, weights))
         places.update((value, Source(number, index)) for index, value in enumerate(node.outputs))
     outputs = tuple(places[value] for value in model.graph.outputs if value in places)
     return Problem(tuple(layers), outputs, tuple(value.name or "" for value in model.graph.inputs))

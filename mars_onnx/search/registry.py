@@ -5,6 +5,7 @@ from __future__ import annotations
 from mars_onnx.errors import UsageError
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.comparators.baseline import baseline
+from mars_onnx.search.comparators.genetic import genetic
 from mars_onnx.search.comparators.h2h import h2h
 from mars_onnx.search.comparators.single import single
 from mars_onnx.search.comparators.uniform import uniform
@@ -29,6 +30,7 @@ METHODS: dict[str, Method] = {
     "exact": Method(exact_search, TITLES["exact"]),
     "greedy": Method(_greedy, TITLES["greedy"]),
     "baseline": Method(baseline, TITLES["baseline"], _BOTH),
+    "genetic": Method(genetic, TITLES["genetic"], _BOTH),
     "h2h": Method(h2h, TITLES["h2h"], _BOTH),
     "uniform": Method(uniform, TITLES["uniform"], _BOTH),
     "single": Method(single, TITLES["single"], _BOTH),

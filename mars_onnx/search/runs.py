@@ -11,6 +11,11 @@ from mars_onnx.rules.base import Signature
 from mars_onnx.search.problem import Layer, Problem
 from mars_onnx.sharding.strategy import WHOLE
 
+#: The finest distinction made between the speeds of unequal accelerators.
+_SPEED_STEPS = 16
+#: Speeds that differ by less than this are the same.
+_SPEED_TOLERANCE = 1.05
+
 
 def whole_seconds(pool: Pool, rank: int, design: str, signature: Signature) -> float:
     """Seconds of a layer, computed whole by one accelerator.
@@ -68,3 +73,11 @@ def balanced_runs(problem: Problem, weights: Sequence[float], count: int) -> lis
         cuts.append(min(later, key=lambda place: (abs(before[place] - goal), place)))
     cuts.append(len(problem.layers))
     return [number for number, (start, stop) in enumerate(pairwise(cuts)) for _ in range(start, stop)]
+
+
+def relative_speeds(seconds: Sequence[float]) -> tuple[int, ...]:
+    """Speeds in small whole numbers, from the seconds that each accelerator takes; all 1 where they are about equal."""
+    fastest = min(seconds)
+    if fastest <= 0 or max(seconds) <= fastest * _SPEED_TOLERANCE:
+        return (1,) * len(seconds)
+    return tuple(round(_SPEED_STEPS * fastest / own) for own in seconds)

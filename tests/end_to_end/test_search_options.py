@@ -102,6 +102,37 @@ def test_the_search_in_the_report(objective: str, capsys: pytest.CaptureFixture[
         assert part in shown
 
 
+@pytest.mark.parametrize("overlap", [{}, {"communication_with_compute": True}])
+def test_comparators_are_emitted_and_simulated(overlap: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, "few", few)
+    pool = pool_with((2, 2), **overlap)
+    done = mars_onnx.compile(model(TEXT, WEIGHTS), pool, search="few", compare=["greedy", "single"])
+    assert [own.found.method for own in done.comparisons] == ["greedy", "single"]
+    for own in done.comparisons:
+        assert own.latency_s == pytest.approx(simulated_latency(done, own.found.mapping, pool), rel=1e-12)
+        assert own.fits
+
+
+def test_a_comparator_that_ignores_memory_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One weight fits into each accelerator, both do not: all on one is no answer."""
+
+    def halves(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResult:
+        return answering(problem, pool, options, whole_on(problem, pool, 0, 1))
+
+    def alone(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResult:
+        return answering(problem, pool, options, whole_on(problem, pool, 0))
+
+    register(monkeypatch, "halves", halves)
+    register(monkeypatch, "alone", alone)
+    small = pool_of(2, memory_bytes=3 * 64 * 64 * 4 + 64)
+    done = mars_onnx.compile(model(TEXT, WEIGHTS), small, search="halves", compare=["alone"])
+    rows = done.report["comparators"]
+    assert isinstance(rows, dict)
+    assert rows["alone"]["fits"] is False
+    with pytest.raises(CapacityError):
+        mars_onnx.compile(model(TEXT, WEIGHTS), small, search="alone")
+
+
 @pytest.mark.usefixtures("place")
 def test_throughput_is_of_the_busiest_set(monkeypatch: pytest.MonkeyPatch) -> None:
     def halves(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResult:

@@ -76,6 +76,7 @@ def test_names_stay_text(attacked: Compilation) -> None:
         "reduction": None,
         "ending": None,
         "seconds": 0.0,
+        "fits": None,
         "failure": ATTACK,
     }
     text = html(attacked, comparators={ATTACK: failure})

@@ -44,6 +44,11 @@ class Order:
     inputs: dict[str, Array] | None = None
     refusal: str | None = None
 
+    @property
+    def stop(self) -> bool:
+        """Whether this is the end."""
+        return self.inputs is None and self.refusal is None
+
 
 class Courier:
     """Carries boxes between the host and one process.

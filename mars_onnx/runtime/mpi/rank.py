@@ -9,16 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mars_onnx.errors import InputError, MarsError, UsageError
-from mars_onnx.pool.document import read_text
 from mars_onnx.runtime.boxes import accelerator_name, check_inputs, check_names, default_depth
 from mars_onnx.runtime.executor import PartitionExecutor, describe
 from mars_onnx.runtime.mpi.library import load_mpi
+from mars_onnx.runtime.mpi.rank_map import checked_ranks
 from mars_onnx.runtime.mpi.watch import Watch
 from mars_onnx.runtime.native.region import MpiRegion
 from mars_onnx.runtime.plan_file import FILE_NAME, PlanFile, check_partition, file_sha256, load_plan
+from mars_onnx.runtime.profile import Recorder, Track, chrome_trace, step_facts
 from mars_onnx.runtime.runner import load_partition
 from mars_onnx.runtime.sessions import FASTEST, ExecutorOptions
 from mars_onnx.runtime.transport import Array
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _AHEAD = 2
 """Sets of inputs that are sent before the host's own part is done with the one before."""
-_MAX_RANK_MAP_BYTES = 2**20
 
 
 class ProcessError(MarsError):
@@ -63,6 +63,7 @@ class Rank:
         options: How sessions are built; ``FASTEST`` if not given.
         watch: Whether a watcher stands beside every process, which ends it if another one dies or fails (see
             docs/running.md). Without, whoever waits for a process that is gone waits for ever.
+        profile: Whether to note what this process does, for :meth:`trace`.
 
     Raises:
         ProcessError: The communicator has not as many processes as there are partitions, ``ranks`` does not fit, or
@@ -77,6 +78,7 @@ class Rank:
         ranks: Sequence[int | str] | None = None,
         options: ExecutorOptions | None = None,
         watch: bool = True,
+        profile: bool = False,
     ) -> None:
         mpi = load_mpi()
         from mars_onnx.runtime.mpi.courier import HOST, Courier
@@ -88,7 +90,7 @@ class Rank:
         self._names: list[str] = []
         self.plan, digest = self._together(lambda: _load_plan(Path(folder)))
         self._together(lambda: self._check_plan(Path(folder), self._comm.bcast(digest, HOST), digest))
-        self.ranks = self._together(lambda: _checked_ranks(self.plan, self._comm.Get_size(), ranks))
+        self.ranks = self._together(lambda: checked_ranks(self.plan, self._comm.Get_size(), ranks))
         self.rank = self.ranks[self.process]
         self.name = accelerator_name(self.plan, self.rank)
         self._names = [accelerator_name(self.plan, rank) for rank in self.ranks]
@@ -109,8 +111,10 @@ class Rank:
         self._courier = Courier(self._comm, self.plan, self.ranks)
         with self._announcing():
             self._executor.bind()
-        self._executor.monitor = _Place(self._watch)
+        self._recorder = Recorder() if profile else None
+        self._executor.monitor = _Monitor(self._watch, self._recorder)
         self._open = True
+        self._stopped = False
 
     def run(self, inputs: Mapping[str, Array] | None = None) -> dict[str, Array] | None:
         """Run once. All processes call it; or the host does, while the others are in :meth:`serve`.
@@ -197,13 +201,36 @@ class Rank:
             except InputError:
                 continue
 
+    def trace(self, runs: int | None = None) -> dict[str, Any] | None:
+        """What all processes did and when, as a Chrome trace; all call it, those in :meth:`serve` after it.
+
+        Args:
+            runs: How many runs to show, the last ones; all if not given.
+
+        Returns:
+            On the host, the content of the file; ``None`` elsewhere.
+
+        Raises:
+            UsageError: Nothing was noted, for want of ``profile=True``.
+        """
+        from mars_onnx.runtime.mpi.clock import offset_ns
+
+        if self._recorder is None:
+            raise UsageError("there is no profile; make the rank with profile=True")
+        self._stop()
+        shift = offset_ns(self._comm)
+        accelerator = next(entry.accelerator for entry in self.plan.partitions if entry.rank == self.rank)
+        steps = tuple(step_facts(step, self.plan) for step in self._executor.steps())
+        events = tuple((step, begin + shift, end + shift) for step, begin, end in self._recorder.events)
+        tracks = self._comm.gather(Track(self.rank, accelerator, steps, events))
+        return None if tracks is None else chrome_trace(sorted(tracks, key=lambda track: track.rank), runs)
+
     def close(self) -> None:
         """End: all processes call it; those in :meth:`serve` come back from there first."""
         if not self._open:
             return
         self._open = False
-        if self.is_host:
-            self._courier.stop()
+        self._stop()
         self._courier.settle()
         self._executor.settle()
         self._comm.Barrier()
@@ -224,11 +251,22 @@ class Rank:
         elif self._open:
             self._announce(error)
 
+    def _stop(self) -> None:
+        """The host tells the others that no run follows, and they hear it, once."""
+        if self._stopped:
+            return
+        if self.is_host:
+            self._courier.stop()
+        elif not self._courier.receive().stop:
+            raise UsageError(f"{self.name}: the host runs, this process ends")
+        self._stopped = True
+
     def _serve_once(self) -> bool:
         order = self._courier.receive()
         if order.refusal is not None:
             raise InputError(order.refusal)
         if order.inputs is None:
+            self._stopped = True
             return False
         self._courier.deliver(self._run(order.inputs))
         return True
@@ -261,7 +299,7 @@ class Rank:
     def _load(self, folder: Path, options: ExecutorOptions) -> PartitionExecutor:
         entry = next(entry for entry in self.plan.partitions if entry.rank == self.rank)
         path = check_partition(folder, entry)
-        executor = PartitionExecutor(load_partition(path), self._transport, options, self._region)
+        executor = PartitionExecutor(load_partition(path), self._transport, options.of(self.name), self._region)
         check_names(self.plan, self.rank, executor.inputs, executor.outputs)
         return executor
 
@@ -290,18 +328,22 @@ class Rank:
         raise ProcessError(f"{who} on {machine}: {texts[0]}", told[process][1])
 
 
-class _Place:
-    """Tells the watcher where a run stands."""
+class _Monitor:
+    """Tells the watcher where a run stands, and a recorder."""
 
-    def __init__(self, watch: Watch | None) -> None:
+    def __init__(self, watch: Watch | None, recorder: Recorder | None) -> None:
         self._watch = watch
+        self._recorder = recorder
 
     def begin(self, step: int) -> None:
         if self._watch is not None:
             self._watch.at(step)
+        if self._recorder is not None:
+            self._recorder.begin(step)
 
     def end(self, step: int) -> None:
-        pass
+        if self._recorder is not None:
+            self._recorder.end(step)
 
 
 def _told(error: BaseException) -> tuple[str, int]:
@@ -324,43 +366,12 @@ def load_rank(
     ranks: Sequence[int | str] | None = None,
     options: ExecutorOptions | None = None,
     watch: bool = True,
+    profile: bool = False,
 ) -> Rank:
     """Load the partition of this MPI process; all processes of the communicator call it. See :class:`Rank`."""
-    return Rank(folder, comm, ranks=ranks, options=options, watch=watch)
+    return Rank(folder, comm, ranks=ranks, options=options, watch=watch, profile=profile)
 
 
 def is_host() -> bool:
     """Whether this process is the host of ``MPI.COMM_WORLD``."""
     return bool(load_mpi().COMM_WORLD.Get_rank() == 0)
-
-
-def rank_map(text: str) -> tuple[str, ...]:
-    """The accelerator of every process, from a list ``a,b,c`` or a file that has one per line (``#`` for remarks).
-
-    Raises:
-        InputError: The file cannot be read.
-    """
-    path = Path(text)
-    if "," in text or not path.is_file():
-        return tuple(item.strip() for item in text.split(","))
-    lines = (line.partition("#")[0].strip() for line in read_text(path, _MAX_RANK_MAP_BYTES).splitlines())
-    return tuple(line for line in lines if line)
-
-
-def _checked_ranks(plan: PlanFile, processes: int, chosen: Sequence[int | str] | None) -> tuple[int, ...]:
-    planned = sorted(entry.rank for entry in plan.partitions)
-    if processes != len(planned):
-        raise UsageError(
-            f"there are {processes} MPI processes and {len(planned)} partitions; use mpiexec -n {len(planned)}"
-        )
-    if chosen is None:
-        return tuple(planned)
-    by_name = {str(entry.rank): entry.rank for entry in plan.partitions}
-    by_name |= {entry.accelerator: entry.rank for entry in plan.partitions}
-    for item in chosen:
-        if str(item) not in by_name:
-            raise UsageError(f"rank map: there is no accelerator {item!r}; there are {', '.join(by_name)}")
-    ranks = tuple(by_name[str(item)] for item in chosen)
-    if sorted(ranks) != planned:
-        raise UsageError(f"rank map: processes run ranks {list(ranks)}; the plan has {planned}, each once")
-    return ranks

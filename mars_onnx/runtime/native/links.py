@@ -11,6 +11,7 @@ from mars_onnx.runtime.native.compute import Kind, Session
 from mars_onnx.runtime.native.opened import Exchange
 from mars_onnx.runtime.native.placement import Program
 from mars_onnx.runtime.native.steps import Step
+from mars_onnx.runtime.transport import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Prepared:
         kinds: Of all values that pass between steps.
         given: Names of what the partition gives.
         outputs: Those of them that the graph computes.
+        constants: What communications take or the partition gives, and the optimisation has found to be constant.
         moved: Values that are computed in the place of what a later step adds them to, and whose place that is; see
             :func:`mars_onnx.runtime.native.offers.program_of`.
         programs: What all ranks of the region say about themselves.
@@ -78,5 +80,6 @@ class Prepared:
     kinds: dict[ir.Value, Kind]
     given: tuple[str, ...]
     outputs: dict[str, ir.Value]
+    constants: dict[str, Array]
     moved: dict[ir.Value, ir.Value] = field(default_factory=dict)
     programs: dict[int, Program] = field(default_factory=dict)

@@ -63,7 +63,9 @@ class NativePartition:
         self._seen = [0] * len(region.ranks)
         self._run = 0
         arena = np.frombuffer(shared, np.uint8)[counters_bytes:]
-        self._binder = Binder(prepared, region.rank, placement, arena, _constants(model, prepared.given))
+        self._binder = Binder(
+            prepared, region.rank, placement, arena, {**_constants(model, prepared.given), **prepared.constants}
+        )
         self._actions = self._binder.actions()
         self.steps: tuple[Segment | CommunicationStep, ...] = tuple(
             action.step for action in self._actions if action.step is not None

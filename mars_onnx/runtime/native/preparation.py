@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from itertools import pairwise
@@ -24,6 +25,9 @@ from mars_onnx.runtime.native.steps import Compute, plan_steps
 from mars_onnx.runtime.native.trimming import Repeat, repeats
 from mars_onnx.runtime.segments import communication_order
 from mars_onnx.runtime.sessions import RUNTIME_ERRORS, ExecutorOptions
+
+_ORDERED_STORES = {"x86_64", "amd64"}
+"""Machines on which all cores see the stores of one core in their order, as the counters need."""
 
 
 def prepare(model: ir.Model, region: Region, options: ExecutorOptions) -> Prepared:
@@ -48,6 +52,10 @@ def prepare(model: ir.Model, region: Region, options: ExecutorOptions) -> Prepar
         return lowered, [tag for tag in ready if tag in inside]
 
     with _Meeting(region) as meeting:
+        if options.provider != "CPU":
+            raise UnsuitableError(f"its provider is {options.provider}")
+        if len(region.ranks) > 1 and platform.machine().lower() not in _ORDERED_STORES:
+            raise UnsuitableError(f"stores of a {platform.machine()} may be seen in another order")
         found = repeats(nodes, inside)
         meeting.note = [asdict(one) for one in found]
     repeated = _seen_by_all(found, order, meeting.notes, region.rank)
@@ -143,6 +151,12 @@ def _cut(
     settled = lowered.settle(blocked)
     graph = lowered.model.graph
     outputs = {name: value for name, value in settled.outputs.items() if name in given}
+    constants = {
+        name: value.const_value.numpy().copy()
+        for key, value in settled.outputs.items()
+        if value.is_initializer() and value.const_value is not None
+        for name in (key, str(value.name))
+    }
     steps = plan_steps(graph, lowered.exchanges, settled.taken, outputs.values())
     names = {opening.name: str(exchange.y) for exchange in lowered.exchanges for opening in exchange.openings}
     kinds = {value: Kind.of(values[str(value.name)]) for value in graph.inputs if str(value.name) in values}
@@ -166,4 +180,4 @@ def _cut(
     sessions = make_sessions(lowered.model, computing, kinds, options)
     openings = {opening.name: lowered.input(opening.name) for e in lowered.exchanges for opening in e.openings}
     by_number = dict(zip(numbers, sessions, strict=True))
-    return Prepared(block, openings, tuple(links), steps, by_number, kinds, tuple(given), outputs)
+    return Prepared(block, openings, tuple(links), steps, by_number, kinds, tuple(given), outputs, constants)

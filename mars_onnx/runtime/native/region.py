@@ -14,6 +14,8 @@ from mars_onnx.errors import RunError
 
 _PAGE_BYTES = 4096
 _BARRIER_SECONDS = 600.0
+_YIELDS = 4
+_NAP_S = 5e-5
 
 
 class Region(Protocol):
@@ -170,7 +172,10 @@ class MpiRegion:
 
     def idle(self, turns: int) -> None:
         """See :class:`Region`."""
-        if turns > self._spins:
+        if turns > _YIELDS * self._spins:
+            # Somebody computes for long, maybe because this one keeps him from it.
+            sleep(_NAP_S)
+        elif turns > self._spins:
             os.sched_yield()
         if turns % 4096 == 0:
             # Lets the MPI library see what has come, and a broken connection end the run.

@@ -14,18 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mars_onnx.cost.steps import move_seconds
 from mars_onnx.errors import InputError
-from mars_onnx.geometry import Box, Layout, intersect, volume
+from mars_onnx.geometry import Layout
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.base import Signature, TensorType
-from mars_onnx.search.comparators.alike import Kind
+from mars_onnx.search.comparators.moves import Moves
 from mars_onnx.search.evaluate import needs_of
 from mars_onnx.search.problem import Problem, Source
 from mars_onnx.sharding.lowering import Sharding, lower_all
 from mars_onnx.sharding.mapping import AcceleratorSet
 from mars_onnx.sharding.strategy import WHOLE, Strategy
-from mars_onnx.stages.sharded import satisfied
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -70,20 +68,19 @@ class Pricer:
         self._offers: dict[int, tuple[tuple[Strategy, ...], int]] = {}
         #: Per layer a number that stands for its signature.
         self.signatures = [self.number(layer.signature) for layer in problem.layers]
-        #: Whether a member may take in several messages at the same time.
-        self._at_once = any("direct" in names for names in pool.collectives.algorithms.values())
-        self._ways_in: dict[tuple[tuple[int, ...], int], tuple[float, float]] = {}
+        #: How often everything was forgotten: then structures have to place their terms anew.
+        self.generation = 0
         self.forget()
 
     def forget(self) -> None:
         """Start anew: all offsets given out so far are void."""
+        self.generation += 1
         self.terms: FloatArray = np.full(1 << 12, np.nan)
         #: About how little a term can be, where that was asked for.
         self.bounds: FloatArray = np.full(1 << 12, np.nan)
         self._used = 0
         self._offsets: dict[object, int] = {}
-        self._moves: dict[tuple[int, int, int, int], float] = {}
-        self._least_moves: dict[tuple[int, int, int, int], float] = {}
+        self.moves = Moves(self.pool)
         #: Per layer and set the seconds of compute, by strategy.
         self.computed: dict[object, dict[Strategy, float]] = {}
         #: Per layer and need what its strategies need, as numbers of layouts.
@@ -101,7 +98,7 @@ class Pricer:
         return self._offsets[key]
 
     def tidy(self) -> None:
-        """Forget if there is too much to keep; between structures, not while one is in use."""
+        """Forget if there is too much to keep."""
         if self._used > _MOST_TERMS:
             self.forget()
 
@@ -131,46 +128,3 @@ class Pricer:
         if isinstance(found, InputError):
             raise InputError(str(found))
         return found
-
-    def move(self, kind: Kind, source: Layout, target: Layout, bits: int) -> float:
-        """Seconds of a redistribution between sets of a kind; 0 if everything is there."""
-        key = (self.number(kind), self.layout_number(source), self.layout_number(target), bits)
-        if key not in self._moves:
-            there = satisfied(source, target)
-            self._moves[key] = 0.0 if there else move_seconds(self.pool, source, target, bits)
-        return self._moves[key]
-
-    def least_move(self, kind: Kind, source: Layout, target: Layout, bits: int) -> float:
-        """About how little a redistribution can take: the one who lacks most gets it over its fastest way in.
-
-        Who lacks something on both sides of what it holds may get both at once, as in a halo exchange.
-        """
-        key = (self.number(kind), self.layout_number(source), self.layout_number(target), bits)
-        if key not in self._least_moves:
-            held = dict(zip(source.members, source.boxes, strict=True))
-            least = 0.0
-            for rank, box in zip(target.members, target.boxes, strict=True):
-                lacking = volume(box) - volume(intersect(box, held.get(rank)))
-                if lacking > 0 and not source.partial:
-                    latency_s, seconds_per_byte = self._way_in(source.members, rank)
-                    ways = 2 if _on_both_sides(held.get(rank), box) else 1
-                    least = max(least, latency_s + lacking * bits / 8 * seconds_per_byte / ways)
-            self._least_moves[key] = least
-        return self._least_moves[key]
-
-    def _way_in(self, members: tuple[int, ...], rank: int) -> tuple[float, float]:
-        """Least latency, and seconds per byte, from any of ``members`` to another accelerator."""
-        if (members, rank) not in self._ways_in:
-            routes = [self.pool.route(other, rank) for other in members if other != rank]
-            rates = {route.channels[-1]: route.bandwidth_bytes_per_s for route in routes}
-            rate = sum(rates.values()) if self._at_once else max(rates.values(), default=0.0)
-            latency_s = min((route.latency_s for route in routes), default=0.0)
-            self._ways_in[members, rank] = (latency_s, 1.0 / rate if rate else 0.0)
-        return self._ways_in[members, rank]
-
-
-def _on_both_sides(held: Box | None, need: Box | None) -> bool:
-    """Whether a need goes beyond what is held at both ends of some dimension."""
-    if held is None or need is None:
-        return False
-    return any(low < start and stop < high for (start, stop), (low, high) in zip(held, need, strict=True))

@@ -8,9 +8,10 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from mars_onnx.search.comparators.pricer import FloatArray, IntArray, Pricer
+from mars_onnx.search.comparators.pricer import FloatArray, IntArray, Pricer, Use
 from mars_onnx.search.comparators.terms import Terms
 from mars_onnx.search.method import Objective
+from mars_onnx.search.problem import Source
 from mars_onnx.sharding.mapping import AcceleratorSet, LayerChoice, Mapping
 
 #: How many of the terms of a mapping that are not known yet are worked out before it is looked at again.
@@ -27,7 +28,7 @@ class Structure:
         places: Sequence[int],
         objective: Objective = Objective.LATENCY,
     ) -> None:
-        """Sets, per layer the index of its set, and what is to be small. Others of this pricer are void from now on."""
+        """Sets, per layer the index of its set, and what is to be small."""
         pricer.tidy()
         self.pricer, self.objective = pricer, objective
         self._made = Terms(pricer, sets, places)
@@ -38,6 +39,7 @@ class Structure:
 
     def _place_terms(self) -> None:
         """Lay the terms out as columns."""
+        self._generation = self.pricer.generation
         # Terms of more than two layers (an input that many take) are rare, and worked out by themselves.
         self._odd = [number for number, term in enumerate(self._terms) if len(term.layers) > 2]
         last = len(self.places)  # a column of zeros stands in where a term depends on one layer only
@@ -80,6 +82,8 @@ class Structure:
         Raises:
             InputError: A design cannot run a layer.
         """
+        if self._generation != self.pricer.generation:
+            self._place_terms()
         index = self._index(genes)
         values, gaps = self._known(genes, index)
         cost = self._cost(genes, values)
@@ -109,6 +113,29 @@ class Structure:
             if cost < limit:
                 limit, found = cost, (row, cost)
         return found
+
+    def profile(self, layer: int) -> list[float]:
+        """Per strategy of a layer the seconds of compute; infinite where it cannot be applied.
+
+        Of shared shards those of the split that they belong to: what goes round does not change the work.
+        """
+        return self._made.profile(layer)
+
+    def compute_alone(self, seconds: Sequence[float]) -> float:
+        """What layers of so many seconds cost if nothing had to be moved; sets still wait for each other."""
+        clock = [0.0] * len(self.sets)
+        uses: dict[int, list[Use]] = {}
+        for use in self.pricer.uses:
+            uses.setdefault(use.layer, []).append(use)
+        met: set[tuple[Source, int]] = set()
+        for layer, (place, own) in enumerate(zip(self.places, seconds, strict=True)):
+            for use in uses.get(layer, ()):
+                home = place if use.source.layer is None else self.places[use.source.layer]
+                if home != place and (use.source, place) not in met and self.objective is Objective.LATENCY:
+                    met.add((use.source, place))
+                    clock[home] = clock[place] = max(clock[home], clock[place])
+            clock[place] += own
+        return max(clock, default=0.0)
 
     def mapping(self, genes: Sequence[int] | IntArray) -> Mapping:
         """The mapping that a row of genes stands for, without sets that compute nothing."""
@@ -144,10 +171,10 @@ class Structure:
         for column in self._odd:
             term = self._terms[column]
             known: dict[tuple[int, ...], float] = {}
-            for row, own in enumerate(genes[:, list(term.layers)].tolist()):
-                if tuple(own) not in known:
-                    known[tuple(own)] = term.seconds(*own)
-                values[row, column] = known[tuple(own)]
+            for row, taken in enumerate(genes[:, list(term.layers)].tolist()):
+                if tuple(taken) not in known:
+                    known[tuple(taken)] = term.seconds(*taken)
+                values[row, column] = known[tuple(taken)]
         return values, gaps
 
     def _work_out(self, genes: IntArray, column: int, place: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class Term:
         key: Equal terms have equal keys.
         sets: Whom it keeps busy.
         seconds: Its value, for the strategies of ``layers``.
-        bound: At most about that much less, and quick to find out.
+        bound: About how little that can be, quick to find out.
     """
 
     layers: tuple[int, ...]
@@ -70,7 +70,7 @@ class Terms:
             pricer.options(layer.signature, self.sets[place])
             for layer, place in zip(self.problem.layers, self.places, strict=True)
         ]
-        self._kinds = [kind_of(self.pool, own.members) for own in self.sets]
+        self._kinds = [pricer.number(kind_of(self.pool, own.members)) for own in self.sets]
         self._settings = [pricer.number((own.designs, kind)) for own, kind in zip(self.sets, self._kinds, strict=True)]
         self._offers = [pricer.options_number(own) for own in self.options]
         self.shared: list[Shared] = []
@@ -152,11 +152,16 @@ class Terms:
                 return total
             for type_, produced, resolved in zip(signature.outputs, sharding.produced, sharding.resolved, strict=True):
                 if type_ is not None and produced is not None and resolved is not None and produced != resolved:
-                    total += self.pricer.move(kind, produced, resolved, type_.dtype.bitwidth)
+                    total += self.pricer.moves.seconds(kind, produced, resolved, type_.dtype.bitwidth)
             return total
 
         key = ("layer", self._signature(layer), self._settings[self.places[layer]])
         return Term((layer,), key, (self.places[layer],), seconds, bound)
+
+    def profile(self, layer: int) -> list[float]:
+        """Per strategy of a layer the seconds of compute, without what moves in or out."""
+        known = self._compute(layer)
+        return [known.get(replace(strategy, ring=None), float("inf")) for strategy in self.options[layer]]
 
     def _compute(self, layer: int) -> dict[Strategy, float]:
         """Seconds of all strategies without a ring that can be applied, priced at once."""
@@ -176,7 +181,8 @@ class Terms:
         if producer is None:
             raise ValueError("a model input is not moved between layers")
         home, own = self.places[producer], self.places[use.layer]
-        kind = self._kinds[own] if home == own else kind_of(self.pool, *(self.sets[s].members for s in (home, own)))
+        members = self.sets[home].members, self.sets[own].members
+        kind = self._kinds[own] if home == own else self.pricer.number(kind_of(self.pool, *members))
 
         def ends(giving: int, taking: int) -> tuple[Layout, Layout] | None:
             sharding, need = self._sharding(producer, giving), self._need(use, taking)
@@ -186,11 +192,11 @@ class Terms:
 
         def seconds(giving: int, taking: int) -> float:
             found = ends(giving, taking)
-            return self.pricer.move(kind, *found, use.kind.dtype.bitwidth) if found else 0.0
+            return self.pricer.moves.seconds(kind, *found, use.kind.dtype.bitwidth) if found else 0.0
 
         def bound(giving: int, taking: int) -> float:
             found = ends(giving, taking)
-            return self.pricer.least_move(kind, *found, use.kind.dtype.bitwidth) if found else 0.0
+            return self.pricer.moves.least(kind, *found, use.kind.dtype.bitwidth) if found else 0.0
 
         key = (
             "move",
@@ -198,7 +204,7 @@ class Terms:
             use.source.output,
             self._signature(use.layer),
             use.slot,
-            self.pricer.number(kind),
+            kind,
             home == own,
         )
         return Term((producer, use.layer), key, (home,) if home == own else (home, own), seconds, bound)
@@ -236,7 +242,7 @@ class Terms:
             total = 0.0
             if layout.partial:
                 whole = Layout(layout.shape, layout.members, layout.boxes)
-                total += self.pricer.move(self._kinds[self.places[layer]], layout, whole, type_.dtype.bitwidth)
+                total += self.pricer.moves.seconds(self._kinds[self.places[layer]], layout, whole, type_.dtype.bitwidth)
                 layout = whole
             return total + output_seconds(self.pool, layout, type_.dtype.bitwidth)
 

@@ -24,7 +24,7 @@ from mars_onnx.search.comparators.structure import Structure
 from mars_onnx.search.comparators.trials import Best, Stopwatch
 from mars_onnx.search.method import Ending, SearchOptions, SearchResult
 from mars_onnx.search.problem import Problem
-from mars_onnx.search.runs import balanced_runs, fastest_designs, whole_seconds
+from mars_onnx.search.runs import balanced_runs, fastest_designs, relative_speeds, whole_seconds
 from mars_onnx.sharding.lowering import lower_all
 from mars_onnx.sharding.mapping import AcceleratorSet
 from mars_onnx.sharding.strategy import WHOLE, Placement, Resolution, Split, Strategy
@@ -34,9 +34,6 @@ SPACE = "one way to split for all layers to which it applies; all accelerators, 
 REDUCTION = "reduction"
 #: Dimensions of what a layer computes: batch, channels (or rows), height (or columns), width.
 _DIMENSIONS = ("D0", "D1", "D2", "D3")
-#: The finest distinction made between the speeds of unequal accelerators, and what counts as equal.
-_SPEED_STEPS = 16
-_SPEED_TOLERANCE = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +212,4 @@ def _speeds(problem: Problem, pool: Pool, own: AcceleratorSet) -> tuple[int, ...
         if key not in known:
             known[key] = sum(whole_seconds(pool, rank, design, layer.signature) for layer in problem.layers)
         seconds.append(known[key])
-    fastest = min(seconds)
-    if fastest <= 0 or max(seconds) <= fastest * _SPEED_TOLERANCE:
-        return (1,) * len(seconds)
-    return tuple(max(1, round(_SPEED_STEPS * fastest / each)) for each in seconds)
+    return relative_speeds(seconds)

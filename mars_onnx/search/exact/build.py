@@ -76,7 +76,7 @@ class SegmentTables:
         """The table of a segment, as exact as costs are known by now."""
         index = self.chain.alike[index]
         known = self._solved.get(index)
-        if known is not None and known[0] == self.on.version:
+        if known is not None and known[0] == self.on.layouts.version:
             return known[1]
         if index not in self._builds:
             self._builds[index] = SegmentBuild(self.chain, self.on, self.tables, index)
@@ -87,7 +87,7 @@ class SegmentTables:
             self._eliminated[key] = self.tables.eliminate(factors, build.keep)
         seconds, steps = self._eliminated[key]
         solved = Solved(build.rows, build.columns, seconds, steps, build)
-        self._solved[index] = (self.on.version, solved)
+        self._solved[index] = (self.on.layouts.version, solved)
         return solved
 
     def decide(self, index: int, row: int, column: int) -> Decision:
@@ -128,10 +128,10 @@ def domain(chain: Chain, on: OnSet, tensor: Source) -> IntArray:
 
     Where one layer alone takes it, also what that layer needs: it may be moved there at once.
     """
-    identity, _ = on.identity(chain.kinds[tensor])
+    identity, _ = on.layouts.identity(chain.kinds[tensor])
     numbers = [identity]
     if tensor.layer is not None:
-        made = on.layer(chain.problem.layers[tensor.layer].signature).outs[tensor.output]
+        made = on.layouts.layer(chain.problem.layers[tensor.layer].signature).outs[tensor.output]
         if made is not None:
             numbers.append(made)
     takers = chain.consumers.get(tensor, ())
@@ -149,7 +149,7 @@ def unstated(on: OnSet, kind: TensorType, made: IntArray, entered: IntArray) -> 
         made: Layout numbers.
         entered: Layout numbers.
     """
-    stated = np.isin(entered, on.identity(kind)[0])
+    stated = np.isin(entered, on.layouts.identity(kind)[0])
     closed: BoolArray = ~stated[None] & (made[:, None] != entered[None])
     return closed
 
@@ -157,7 +157,7 @@ def unstated(on: OnSet, kind: TensorType, made: IntArray, entered: IntArray) -> 
 def needs_of(chain: Chain, on: OnSet, number: int, tensor: Source) -> list[IntArray]:
     """Per input of a layer that is this tensor, the layouts that its strategies need."""
     layer = chain.problem.layers[number]
-    table = on.layer(layer.signature)
+    table = on.layouts.layer(layer.signature)
     found = [
         needs
         for source, needs in zip(layer.sources, table.needs, strict=False)
@@ -166,9 +166,9 @@ def needs_of(chain: Chain, on: OnSet, number: int, tensor: Source) -> list[IntAr
     if any(source == tensor for source, _ in layer.captured):
         # Idle members are counted as if they needed it too, which is at most too much.
         kind = chain.kinds[tensor]
-        boxes = np.zeros((1, len(on.type.members), max(1, len(kind.shape)), 2), np.int64)
+        boxes = np.zeros((1, len(on.layouts.members), max(1, len(kind.shape)), 2), np.int64)
         boxes[..., 1] = kind.shape or (1,)
-        whole = on.moves(kind).register(boxes, on.type.members)
+        whole = on.layouts.moves(kind).register(boxes, on.layouts.members)
         found.append(np.repeat(whole, len(table.space.strategies)))
     return found
 
@@ -219,7 +219,7 @@ class _Taken:
     def edge(self, chain: Chain, on: OnSet) -> tuple[Edge, IntArray]:
         """Seconds to the different needs, and which one each strategy has."""
         wanted, columns = np.unique(self.needs, return_inverse=True)
-        return on.edge(chain.kinds[self.tensor], self.layouts, wanted), columns
+        return on.layouts.edge(chain.kinds[self.tensor], self.layouts, wanted), columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,12 +290,12 @@ class SegmentBuild:
             kind = self.chain.kinds[tensor]
             if tensor.layer is None:
                 numbers = domain(self.chain, self.on, tensor)
-                self._entered[tensor] = (self._variable(self.on.inputs(kind, numbers)), numbers)
+                self._entered[tensor] = (self._variable(self.on.layouts.inputs(kind, numbers)), numbers)
             elif len(self.chain.consumers.get(tensor, ())) > 1:
                 made, layouts = self._made[tensor]
                 numbers = domain(self.chain, self.on, tensor)
                 variable = self._variable(np.zeros(len(numbers)))
-                edge = self.on.edge(kind, layouts, numbers)
+                edge = self.on.layouts.edge(kind, layouts, numbers)
                 closed = unstated(self.on, kind, layouts, numbers)
                 self._changing((made, variable), edge.refresh, lambda: np.where(closed, np.inf, edge.seconds))
                 self._entered[tensor] = (variable, numbers)
@@ -307,7 +307,7 @@ class SegmentBuild:
         layer = self.chain.problem.layers[number]
         table = self.on.layer(layer.signature)
         taken = self._inputs(number, layer)
-        outs = [(index, numbers) for index, numbers in enumerate(table.outs) if numbers is not None]
+        outs = [(index, numbers) for index, numbers in enumerate(table.layouts.outs) if numbers is not None]
         # With one input its cost is a table of two variables; with more, inputs meet in the layer's own variable.
         meeting = [entry.needs for entry in taken] if len(taken) > 1 else []
         columns = [*meeting, *(numbers for _, numbers in outs)]
@@ -319,11 +319,11 @@ class SegmentBuild:
             edge, column = edges[0]
             self._changing(
                 (taken[0].variable, variable),
-                lambda: edge.refresh() + table.version,
+                lambda: edge.refresh() + table.layouts.version,
                 lambda: classes.least(edge.seconds[:, column] + table.own),
             )
         else:
-            self._changing((variable,), lambda: table.version, lambda: classes.least(table.own[None])[0])
+            self._changing((variable,), lambda: table.layouts.version, lambda: classes.least(table.own[None])[0])
             first = np.searchsorted(numbers[np.argsort(numbers, kind="stable")], np.arange(len(rows)))
             example = np.argsort(numbers, kind="stable")[first]
             for entry, (edge, column) in zip(taken, edges, strict=True):
@@ -334,7 +334,7 @@ class SegmentBuild:
             layouts = rows[:, len(meeting) + place]
             self._made[tensor] = (variable, layouts)
             if tensor in self.chain.outputs:
-                self._fixed((variable,), self.on.outputs(self.chain.kinds[tensor], layouts))
+                self._fixed((variable,), self.on.layouts.outputs(self.chain.kinds[tensor], layouts))
 
     def _meeting(self, variables: tuple[int, int], edge: Edge, columns: IntArray) -> None:
         """One of several inputs of a layer: what it takes to where each value of the layer's variable needs it."""

@@ -44,17 +44,23 @@ def moves_shared(chain: Chain, on: OnSet) -> bool:
 def _shared(chain: Chain, on: OnSet, tensor: Source) -> bool:
     takers = list(dict.fromkeys(chain.consumers[tensor]))
     needs = [needed for taker in takers for needed in needs_of(chain, on, taker, tensor)]
-    if len(needs) < 2 or len(on.type.members) < 2:
+    if len(needs) < 2 or len(on.layouts.members) < 2:
         return False
     # Two takers that need the same do as well if the tensor enters in that layout, where it can.
-    enters = on.identity(chain.kinds[tensor])[0] if len(needs) == 2 else np.zeros(0, np.int64)
+    enters = on.layouts.identity(chain.kinds[tensor])[0] if len(needs) == 2 else np.zeros(0, np.int64)
     return any(
         bool(np.setdiff1d(np.intersect1d(first, second), enters).size) for first, second in combinations(needs, 2)
     )
 
 
-def certain_seconds(problem: Problem, pool: Pool) -> float:
-    """What no mapping can be below: the work, evenly on all accelerators; and the longest path, all on each layer."""
+def certain_seconds(problem: Problem, pool: Pool, latency: bool) -> float:
+    """What no mapping can be below: the work, evenly on all accelerators.
+
+    Args:
+        problem: The layers.
+        pool: The accelerators.
+        latency: Of one inference, and not between two: then also the longest path, with every layer on its best set.
+    """
     ranks = {twin(pool, rank) for rank in range(pool.size)}
     kinds = frozenset((rank, design.name) for rank in ranks for design in pool.accelerators[rank].designs)
     work = 0.0
@@ -64,4 +70,4 @@ def certain_seconds(problem: Problem, pool: Pool) -> float:
         work += min(seconds * size for size, seconds in enumerate(least, 1))
         before = max((ready[source.layer] for source in inputs_of(layer) if source.layer is not None), default=0.0)
         ready.append(before + min(least))
-    return max(work / pool.size, *ready) if ready else 0.0
+    return max([work / pool.size, *(ready if latency else [])])

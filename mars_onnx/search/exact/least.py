@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from math import prod
 
 import numpy as np
+import numpy.typing as npt
 
-from mars_onnx.cost.performance import FloatArray, performance_model
+from mars_onnx.cost.performance import FloatArray, Workload, performance_model
 from mars_onnx.cost.workload import workload
 from mars_onnx.pool.topology import Pool
-from mars_onnx.rules.axes import Axis
+from mars_onnx.rules.axes import Axis, IntArray
 from mars_onnx.rules.base import OpRule, Signature
 from mars_onnx.rules.registry import rule_for
 from mars_onnx.rules.shares import cut
@@ -47,29 +49,48 @@ def _by_parts(
 @lru_cache(maxsize=65536)
 def _longest(pool: Pool, signature: Signature, rank: int, design: str, size: int) -> FloatArray:
     """Per cut the seconds of its longest share."""
-    rule = rule_for(signature)
-    rows: list[tuple[tuple[int, int], ...]] = []
-    number: dict[tuple[tuple[int, int], ...], int] = {}
-    members: list[list[int]] = []
-    for counts in _cuts(rule, size):
-        pieces = [_pieces(axis, count) for axis, count in zip(rule.axes, counts, strict=True)]
-        own: list[int] = []
-        for row in product(*pieces):
-            if row not in number:
-                number[row] = len(rows)
-                rows.append(row)
-            own.append(number[row])
-        members.append(own)
-    bounds = np.asarray(rows, np.int64).reshape(len(rows), len(rule.axes), 2)
-    ranges = {axis.name: (bounds[:, place, 0], bounds[:, place, 1]) for place, axis in enumerate(rule.axes)}
+    shares = _shares(signature, size)
     accelerator = pool.accelerators[rank]
     found = accelerator.design(design)
     if found is None:
         raise ValueError(f"{accelerator.id} cannot take the design {design!r}")
-    total = np.broadcast_to(performance_model(found, accelerator).estimate(workload(rule, ranges)).total_s, len(rows))
-    idle = (bounds[..., 0] >= bounds[..., 1]).any(axis=-1)
-    total = np.where(idle, 0.0, total)
-    return np.asarray([total[own].max() for own in members])
+    estimate = performance_model(found, accelerator).estimate(shares.work)
+    total = np.where(shares.idle, 0.0, np.broadcast_to(estimate.total_s, shares.idle.shape))
+    longest: FloatArray = np.maximum.reduceat(total[shares.members], shares.starts)
+    return longest
+
+
+@dataclass(frozen=True, eq=False)
+class _Shares:
+    """The different shares of all cuts of a layer.
+
+    Attributes:
+        work: Of each.
+        idle: Whether it is empty.
+        members: Per cut, one after the other, its shares.
+        starts: Where each cut starts among them.
+    """
+
+    work: Workload
+    idle: npt.NDArray[np.bool_]
+    members: IntArray
+    starts: IntArray
+
+
+@lru_cache(maxsize=4096)
+def _shares(signature: Signature, size: int) -> _Shares:
+    rule = rule_for(signature)
+    number: dict[tuple[tuple[int, int], ...], int] = {}
+    members: list[int] = []
+    starts: list[int] = []
+    for counts in _cuts(rule, size):
+        starts.append(len(members))
+        for row in product(*(_pieces(axis, count) for axis, count in zip(rule.axes, counts, strict=True))):
+            members.append(number.setdefault(row, len(number)))
+    bounds = np.asarray(list(number), np.int64).reshape(len(number), len(rule.axes), 2)
+    ranges = {axis.name: (bounds[:, place, 0], bounds[:, place, 1]) for place, axis in enumerate(rule.axes)}
+    idle = np.asarray((bounds[..., 0] >= bounds[..., 1]).any(axis=-1))
+    return _Shares(workload(rule, ranges), idle, np.asarray(members), np.asarray(starts))
 
 
 @lru_cache(maxsize=65536)

@@ -1,16 +1,13 @@
 """What it costs to redistribute a tensor: for all pairs of layouts a lower bound at once, exactly one pair at a time.
 
 A plan takes milliseconds to find, and a network has hundreds of thousands of pairs. So a search works with bounds, and
-asks for the exact cost of the pairs on its best way only. Plans are found for the smallest tensor of the same
-proportions: dividing all edges along a dimension by a common divisor divides all volumes alike, as long as nothing that
-a plan cuts in equal pieces comes out uneven by it.
+asks for the exact cost of the pairs on its best way only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import gcd, lcm
 
 import numpy as np
 import numpy.typing as npt
@@ -57,8 +54,7 @@ class Ports:
 @lru_cache(maxsize=4096)
 def ports(pool: Pool, members: tuple[int, ...]) -> Ports:
     """How fast data can come to these accelerators from each other."""
-    rules = pool.collectives
-    one_port = all(_ONE_PORT.issuperset(names) and _ALWAYS.intersection(names) for names in rules.algorithms.values())
+    one_port = _one_port(pool)
     near: list[float] = []
     far: list[float] = []
     everywhere: list[float] = []
@@ -80,17 +76,56 @@ def ports(pool: Pool, members: tuple[int, ...]) -> Ports:
         near_latency.append(min((route.latency_s for route in inside or outside), default=0.0))
         far_latency.append(min((route.latency_s for route in outside or inside), default=0.0))
     return Ports(
-        one_port and rules.chunks == 1,
+        one_port,
         np.asarray([pool.group_of[rank] for rank in members]),
         *(np.asarray(column, np.float64) for column in (near, far, everywhere, near_latency, far_latency)),
     )
 
 
+@dataclass(slots=True)
+class Clock:
+    """Counts costs that have become exact, over many tables."""
+
+    now: int = 0
+
+    def tick(self) -> None:
+        """One more."""
+        self.now += 1
+
+
+@lru_cache(maxsize=65536)
+def _one_port(pool: Pool) -> bool:
+    """Whether a member never takes two messages at a time: of different chunks it may."""
+    rules = pool.collectives
+    names = rules.algorithms.values()
+    return rules.chunks == 1 and all(_ONE_PORT.issuperset(own) and _ALWAYS.intersection(own) for own in names)
+
+
+def crossing(pool: Pool, sources: tuple[int, ...], targets: tuple[int, ...]) -> tuple[float, float]:
+    """Latency, and seconds per byte, of what goes from a set to another, at best: all members at once."""
+    one_port = _one_port(pool)
+    rate = 0.0
+    for target in targets:
+        routes = [pool.route(source, target) for source in sources]
+        links = {link.index: link for route in routes for link in route.links[-1:]}
+        if one_port:
+            rate += max(route.bandwidth_bytes_per_s for route in routes)
+        elif all(link.shared for link in links.values()):
+            rate += sum(link.bandwidth_bytes_per_s for link in links.values())
+        else:
+            rate = float("inf")
+    return min(pool.latency(source, target) for source in sources for target in targets), 1 / rate
+
+
 class Moves:
     """Layouts of tensors of one shape and width on some accelerators, and what it takes between them."""
 
-    def __init__(self, pool: Pool, shape: tuple[int, ...], bits: int, ranks: tuple[int, ...]) -> None:
+    def __init__(
+        self, pool: Pool, shape: tuple[int, ...], bits: int, ranks: tuple[int, ...], clock: Clock | None = None
+    ) -> None:
+        """For tensors of a shape and width on some accelerators; ``clock`` ticks whenever a cost becomes exact."""
         self.pool, self.shape, self.bits, self.ranks = pool, shape, bits, ranks
+        self._clock = Clock() if clock is None else clock
         self._ids: dict[bytes, int] = {}
         self._boxes: list[IntArray] = []
         self._members: list[tuple[int, ...]] = []
@@ -132,8 +167,9 @@ class Moves:
         """Seconds of a redistribution."""
         key = (source, target)
         if key not in self._exact:
-            self._exact[key] = scaled_move_seconds(self.pool, self.layout(source), self.layout(target), self.bits)
+            self._exact[key] = move_seconds(self.pool, self.layout(source), self.layout(target), self.bits)
             self.log.append(key)
+            self._clock.tick()
         return self._exact[key]
 
     def sharpen(self, source: int, target: int) -> bool:
@@ -162,59 +198,11 @@ class Moves:
         return seconds
 
 
-def scaled_move_seconds(pool: Pool, source: Layout, target: Layout, bits: int) -> float:
-    """As ``move_seconds``, of the smallest tensor of the same proportions with elements that much larger.
-
-    Args:
-        pool: What connects the accelerators.
-        source: Where the tensor is; not partial, since how parts are reduced depends on which edge is the longest.
-        target: Where it is needed.
-        bits: Width of an element.
-    """
-    small_source, small_target, factor = _reduced(source, target)
-    return move_seconds(pool, small_source, small_target, bits * factor)
-
-
 def _inside(needed: IntArray, held: IntArray) -> bool:
     """Whether every member holds what it needs."""
     nothing = (needed[..., 0] >= needed[..., 1]).any(axis=-1)
     within = ((held[..., 0] <= needed[..., 0]) & (needed[..., 1] <= held[..., 1])).all(axis=-1)
     return bool((nothing | within).all())
-
-
-def _reduced(source: Layout, target: Layout) -> tuple[Layout, Layout, int]:
-    divisors = [_divisor(size, source, target, dim) for dim, size in enumerate(source.shape)]
-    factor = int(np.prod(divisors, dtype=object)) if divisors else 1
-    return _divided(source, divisors), _divided(target, divisors), factor
-
-
-def _divisor(size: int, source: Layout, target: Layout, dim: int) -> int:
-    """What all edges along a dimension can be divided by."""
-    held = [box[dim] for box in source.boxes if box is not None]
-    needed = [box[dim] for box in target.boxes if box is not None]
-    common = gcd(size, *(edge for extent in (*held, *needed) for edge in extent))
-    if len({*held, *needed}) <= 1:
-        return common or 1
-    # A plan halves overlaps and gaps, and shares what several members need among them: these cuts have to stay even.
-    alike = max((needed.count(extent) for extent in set(needed)), default=1)
-    even = 2 * lcm(*range(1, alike + 1))
-    return common // even if common and common % even == 0 else 1
-
-
-def _divided(layout: Layout, divisors: list[int]) -> Layout:
-    return Layout(
-        tuple(size // divisor for size, divisor in zip(layout.shape, divisors, strict=True)),
-        layout.members,
-        tuple(
-            None
-            if box is None
-            else tuple((low // divisor, high // divisor) for (low, high), divisor in zip(box, divisors, strict=True))
-            for box in layout.boxes
-        ),
-        layout.parts,
-        layout.num_parts,
-        layout.reduction,
-    )
 
 
 def _layout(boxes: IntArray, shape: tuple[int, ...], ranks: tuple[int, ...], members: tuple[int, ...]) -> Layout:
@@ -299,10 +287,11 @@ def resolution_bounds(kept: FloatArray, space: LayerSpace, port: Ports) -> Float
                     for row, count in zip(space.part, space.parts.tolist(), strict=True)
                 ]
             )
-            across = kept[:, inside].mean(axis=-1)
+            # Pieces of one group pass through members of another, so that only means over all of them are certain.
+            across = np.minimum(kept[:, inside].mean(axis=-1), kept.mean(axis=-1))
             # All holders of an all-reduce keep the same bytes, of which each may take in its share.
             across = np.where(scattered[:, 0], across, across / inside.sum())
-            gathered = volume[:, inside].mean(axis=-1) * fastest[inside].min()
+            gathered = volume.mean(axis=-1) * fastest.min()
             extra = np.maximum(port.far_s_per_byte[inside].min() - fastest[inside].max(), 0.0)
             crossing = port.far_latency_s[inside].min() + gathered + across * extra
             seconds = np.maximum(seconds, np.where(lacking & (across > 0), crossing, 0.0))

@@ -12,53 +12,50 @@ from mars_onnx.geometry import Layout
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.rules.base import Signature, TensorType
-from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves, ports, resolution_bounds
+from mars_onnx.search.exact.moves import BoolArray, Clock, FloatArray, Moves, ports, resolution_bounds
 from mars_onnx.search.exact.space import LayerSpace, layer_space
 from mars_onnx.search.exact.strategies import strategies
 from mars_onnx.sharding.lowering import lower
 from mars_onnx.sharding.strategy import Strategy
 
 
-@dataclass(frozen=True, slots=True)
-class SetType:
-    """A set as far as costs inside it go: sets of one type differ only in which accelerators they are.
-
-    Attributes:
-        members: Of one set of this type.
-        designs: Per member.
-        levels: Sizes of its levels, outermost first.
-    """
-
-    members: tuple[int, ...]
-    designs: tuple[str, ...]
-    levels: tuple[int, ...]
-
-
 @dataclass(eq=False)
-class LayerTable:
-    """The strategies of one layer on one set, with numbers of layouts instead of boxes.
+class LayerLayouts:
+    """The strategies of one layer on some members, with numbers of layouts instead of boxes; the same in all designs.
 
     Attributes:
         space: The strategies.
-        compute: Seconds of each.
         resolve: Seconds to resolve partial sums, at least.
         resolved: Whether ``resolve`` is exact.
         needs: Per input the layout numbers that the strategies need; ``None`` where nothing is taken from the graph.
         outs: Per output the layout numbers that they leave.
+        version: Grows whenever a cost has become exact.
     """
 
     space: LayerSpace
-    compute: FloatArray
     resolve: FloatArray
     resolved: BoolArray
     needs: tuple[IntArray | None, ...]
     outs: tuple[IntArray | None, ...]
     version: int = 0
 
+
+@dataclass(frozen=True, eq=False)
+class LayerTable:
+    """The strategies of one layer on one set.
+
+    Attributes:
+        layouts: What they need and leave.
+        compute: Seconds of each.
+    """
+
+    layouts: LayerLayouts
+    compute: FloatArray
+
     @property
     def own(self) -> FloatArray:
         """Seconds of each strategy, without its inputs."""
-        total: FloatArray = self.compute + self.resolve
+        total: FloatArray = self.compute + self.layouts.resolve
         return total
 
 
@@ -95,57 +92,61 @@ class Edge:
 
 
 @dataclass(eq=False)
-class OnSet:
-    """Tables of one set type. Layers are known by their signatures, tensors by their types."""
+class SetLayouts:
+    """What tensors look like on some members, and what it takes to move them there; the same in all designs.
+
+    Attributes:
+        pool: Of the members.
+        members: Their ranks.
+        levels: Sizes of the levels that they form, outermost first.
+    """
 
     pool: Pool
-    type: SetType
+    members: tuple[int, ...]
+    levels: tuple[int, ...]
     _moves: dict[tuple[tuple[int, ...], int], Moves] = field(default_factory=dict)
-    _layers: dict[Signature, LayerTable] = field(default_factory=dict)
+    _layers: dict[Signature, LayerLayouts] = field(default_factory=dict)
     _identity: dict[tuple[tuple[int, ...], int], tuple[IntArray, tuple[Strategy, ...]]] = field(default_factory=dict)
     _edges: dict[tuple[object, ...], Edge] = field(default_factory=dict)
     _entering: dict[tuple[object, ...], float] = field(default_factory=dict)
     _leaving: dict[tuple[object, ...], float] = field(default_factory=dict)
+    _clock: Clock = field(default_factory=Clock)
 
     @property
     def version(self) -> int:
         """Grows whenever a cost has become exact."""
-        return sum(len(moves.log) for moves in self._moves.values()) + sum(
-            table.version for table in self._layers.values()
-        )
+        return self._clock.now
 
     def moves(self, kind: TensorType) -> Moves:
         """Layouts of tensors of a type."""
         key = _kind_key(kind)
         if key not in self._moves:
-            self._moves[key] = Moves(self.pool, *key, self.type.members)
+            self._moves[key] = Moves(self.pool, *key, self.members, self._clock)
         return self._moves[key]
 
-    def layer(self, signature: Signature) -> LayerTable:
-        """The table of a layer."""
+    def layer(self, signature: Signature) -> LayerLayouts:
+        """What the strategies of a layer need and leave."""
         if signature not in self._layers:
             self._layers[signature] = self._made(signature)
         return self._layers[signature]
 
-    def _made(self, signature: Signature) -> LayerTable:
-        members = self.type.members
-        space = layer_space(signature, strategies(signature, self.type.levels), len(members))
-        compute = space.seconds(self.pool, signature, members, self.type.designs)
+    def _made(self, signature: Signature) -> LayerLayouts:
+        space = layer_space(signature, strategies(signature, self.levels), len(self.members))
         needs = tuple(
-            None if boxes is None or kind is None else self.moves(kind).register(boxes, members)
+            None if boxes is None or kind is None else self.moves(kind).register(boxes, self.members)
             for boxes, kind in zip(space.needs, signature.inputs, strict=False)
         )
         outs = tuple(
-            None if boxes is None or kind is None else self.moves(kind).register(boxes, members)
+            None if boxes is None or kind is None else self.moves(kind).register(boxes, self.members)
             for boxes, kind in zip(space.resolved, signature.outputs, strict=True)
         )
         partial = space.parts > 1
         resolve = np.where(partial, self._resolve_bounds(space, signature), 0.0)
-        return LayerTable(space, compute, resolve, ~partial, needs, outs)
+        return LayerLayouts(space, resolve, ~partial, needs, outs)
 
     def _resolve_bounds(self, space: LayerSpace, signature: Signature) -> FloatArray:
         """Seconds at least to resolve partial sums, by what every way to do it has to move."""
-        port = ports(self.pool, self.type.members)
+        port = ports(self.pool, self.members)
         seconds = np.zeros(len(space.strategies))
         for boxes, kind in zip(space.resolved, signature.outputs, strict=True):
             if boxes is not None and kind is not None:
@@ -179,7 +180,7 @@ class OnSet:
         table = self.layer(signature)
         if table.resolved[strategy]:
             return False
-        lowered = lower(signature, table.space.strategies[strategy], self.type.members)
+        lowered = lower(signature, table.space.strategies[strategy], self.members)
         seconds = 0.0
         for kind, produced, resolved in zip(signature.outputs, lowered.produced, lowered.resolved, strict=True):
             if kind is not None and produced is not None and resolved is not None and produced != resolved:
@@ -187,6 +188,7 @@ class OnSet:
         table.resolve[strategy] = seconds
         table.resolved[strategy] = True
         table.version += 1
+        self._clock.tick()
         return True
 
     def inputs(self, kind: TensorType, numbers: IntArray) -> FloatArray:
@@ -212,3 +214,25 @@ class OnSet:
                 known[key] = seconds(self.pool, moves.layout(number), kind.dtype.bitwidth)
             found[place] = known[key]
         return found
+
+
+@dataclass(eq=False)
+class OnSet:
+    """Tables of one set type. Layers are known by their signatures, tensors by their types.
+
+    Attributes:
+        layouts: Those of its members.
+        designs: Per member.
+    """
+
+    layouts: SetLayouts
+    designs: tuple[str, ...]
+    _layers: dict[Signature, LayerTable] = field(default_factory=dict)
+
+    def layer(self, signature: Signature) -> LayerTable:
+        """The table of a layer."""
+        if signature not in self._layers:
+            layouts, own = self.layouts.layer(signature), self.layouts
+            compute = layouts.space.seconds(own.pool, signature, own.members, self.designs)
+            self._layers[signature] = LayerTable(layouts, compute)
+        return self._layers[signature]

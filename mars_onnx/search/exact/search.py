@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
-from mars_onnx.search.exact.latency import LatencySearch, State, Way
+from mars_onnx.search.exact.aims import LeastLatency, LeastPeriod
+from mars_onnx.search.exact.answer import mapping_of
+from mars_onnx.search.exact.chain import Chain
+from mars_onnx.search.exact.claim import certain_seconds, moves_shared, sets_overlap
+from mars_onnx.search.exact.forward import Forward, Way
+from mars_onnx.search.exact.sets import Sets, State
+from mars_onnx.search.exact.shapes import Shapes
 from mars_onnx.search.greedy import greedy_mapping
-from mars_onnx.search.method import Ending, Progress, SearchOptions, SearchResult
-from mars_onnx.search.problem import Problem, Source
-from mars_onnx.sharding.mapping import AcceleratorSet, Entry, LayerChoice, Mapping
-from mars_onnx.sharding.strategy import Strategy
+from mars_onnx.search.method import Ending, Objective, Progress, SearchOptions, SearchResult
+from mars_onnx.search.problem import Problem
+from mars_onnx.sharding.mapping import Mapping
 
 SPACE = (
     "sets of accelerators in the pool's order, one design each, a run of layers each, changed where one tensor carries "
@@ -22,13 +29,25 @@ SPACE = (
 
 #: Good mappings that are kept for a second look.
 _KEPT = 4
-#: Seconds between two looks at what the best way so far really costs.
-_LOOK_S = 0.5
+#: Seconds between two reports of where the search is.
+_REPORT_S = 0.2
+#: Share of the time that goes into pricing ways that are not exact yet, for something to show if time is up.
+_LOOKING = 0.1
+#: Periods are halved until the bound is this near, and then the last step proves the rest.
+_NEAR = 1e-3
 
 
 def exact_search(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResult:
-    """The mapping of least latency, with a proof, or the best so far when time is up."""
+    """The best mapping, with a proof, or the best so far when time is up."""
     return _Run(problem, pool, options).run()
+
+
+class _EndError(Exception):
+    """The search ends before the proof does."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(str(ending))
+        self.ending = ending
 
 
 @dataclass(eq=False)
@@ -37,106 +56,104 @@ class _Run:
     pool: Pool
     options: SearchOptions
     started: float = field(default_factory=monotonic)
-    looked: float = 0.0
+    reported: float = 0.0
+    looking: float = 0.0
+    #: The best answers so far, best first.
     best: list[tuple[float, Mapping]] = field(default_factory=list)
     bound: float = 0.0
 
     def run(self) -> SearchResult:
         ending = Ending.PROVEN
+        # A search makes many small objects and no circles: collecting these would take a good part of the time.
+        collecting = gc.isenabled()
+        gc.disable()
+        forward = Forward(Sets(Chain.of(self.problem), self.pool, Shapes(self.pool)))
         try:
-            search = LatencySearch(self.problem, self.pool)
-            start = search.sets.states((0,) * len(search.sets.shapes.cells))
             # One set of everything is nearly always good, and quickly found: what is worse need not be looked at.
-            whole = [state for state in start if len(state.place.members) == self.pool.size]
-            if not (self.improve(search, whole) and self.improve(search, None)):
-                ending = Ending.TIME_LIMIT
+            whole = [state for state in forward.sets.start() if len(state.place.members) == self.pool.size]
+            if self.options.objective is Objective.LATENCY:
+                self.latency(forward, whole)
+            else:
+                self.period(forward, whole)
+            if self.overcounted(forward):
+                ending = Ending.GAP
+        except _EndError as end:
+            ending = end.ending
         except KeyboardInterrupt:
             ending = Ending.INTERRUPTED
+        finally:
+            if collecting:
+                gc.enable()
         if not self.best:
             self.note(greedy_mapping(self.problem, self.pool))
         cost_s, mapping = self.best[0]
-        bound = min(self.bound, cost_s)
-        if ending is Ending.PROVEN:
-            bound = cost_s
+        bound = cost_s if ending is Ending.PROVEN else min(self.bound, cost_s)
+        if ending is not Ending.PROVEN and self.overcounted(forward):
+            latency = self.options.objective is Objective.LATENCY
+            bound = min(bound, certain_seconds(self.problem, self.pool, latency))
         others = tuple(other for _, other in self.best[1:])
         return SearchResult(mapping, cost_s, bound, ending, SPACE, others)
 
-    def improve(self, search: LatencySearch, states: list[State] | None) -> bool:
-        """Look for a better mapping until there is none; says whether it came to the end."""
-        while True:
-            limit = self.best[0][0] if self.best else float("inf")
-            way = search.way(limit * (1 - 1e-12), states)
-            if way is None:
-                return True
+    def overcounted(self, forward: Forward) -> bool:
+        """Whether the judge may find some mapping cheaper than the tables do, so that they prove nothing."""
+        sets = forward.sets
+        overlap = self.pool.size > 1 and self.options.objective is Objective.LATENCY and sets_overlap(sets.chain)
+        return overlap or any(moves_shared(sets.chain, tables.on) for tables in sets.looked())
+
+    def latency(self, forward: Forward, whole: Sequence[State]) -> None:
+        """The best way, until none is better than what is known."""
+        self.bound = LeastLatency(forward.sets, None, float("inf")).least_s
+        self.improve(forward, whole)
+        self.improve(forward, None)
+
+    def improve(self, forward: Forward, states: Sequence[State] | None) -> None:
+        """Look for mappings of less latency, each of some sets alone or all sets, until there are none."""
+        while (way := forward.way(LeastLatency(forward.sets, states, self.limit()), states)) is not None:
             if states is None:
-                self.bound = way.seconds
-            sharp = not search.sharpen(way)
-            now = monotonic()
-            if sharp or now - self.looked > _LOOK_S:
-                self.looked = now
-                if all(search.sets.known(step.state) is not None for step in way.steps):
-                    self.note(mapping_of(search, way))
-                self.options.report(Progress("exact search", self.best[0][0] if self.best else None, self.bound))
-            if self.options.time_limit_s is not None and now - self.started > self.options.time_limit_s:
-                return False
+                self.bound = max(self.bound, way.seconds)
+            self.sharpen(forward, way)
+
+    def period(self, forward: Forward, whole: Sequence[State]) -> None:
+        """Halve the period between what is impossible and what is known, until nothing is left between them."""
+        # On one set an inference takes as long as the next one has to wait.
+        self.improve(forward, whole)
+        while True:
+            cost = self.best[0][0]
+            near = self.bound > cost * (1 - _NEAR)
+            goal = self.limit() if near else (self.bound + cost) / 2
+            way = forward.way(LeastPeriod(forward.sets, None, goal), None)
+            if way is not None:
+                self.sharpen(forward, way)
+            elif near:
+                return
+            else:
+                self.bound = goal
+
+    def limit(self) -> float:
+        """What an answer has to be below to be better than the best so far."""
+        return self.best[0][0] * (1 - 1e-12) if self.best else float("inf")
+
+    def sharpen(self, forward: Forward, way: Way) -> None:
+        """Make the costs on a way exact; note it as a mapping if it is exact, and now and then in between."""
+        before = self.limit()
+        sharp = not forward.sharpen(way)
+        now = monotonic()
+        known = all(forward.sets.known(step.state) is not None for step in way.steps)
+        if known and (sharp or self.looking < _LOOKING * (now - self.started)):
+            self.note(mapping_of(forward, way))
+            self.looking += monotonic() - now
+        if now - self.reported > _REPORT_S:
+            self.reported = now
+            self.options.report(Progress("exact search", self.best[0][0] if self.best else None, self.bound))
+        if sharp and self.limit() >= before:
+            # The tables thought better of this mapping than it is: they cannot prove anything from here on.
+            raise _EndError(Ending.GAP)
+        if self.options.time_limit_s is not None and now - self.started > self.options.time_limit_s:
+            raise _EndError(Ending.TIME_LIMIT)
 
     def note(self, mapping: Mapping) -> None:
         """Keep a mapping if it is good."""
         if any(mapping == other for _, other in self.best):
             return
-        cost_s = evaluate(self.problem, self.pool, mapping).latency_s
+        cost_s = evaluate(self.problem, self.pool, mapping).cost_s(self.options.objective)
         self.best = sorted([*self.best, (cost_s, mapping)], key=lambda entry: entry[0])[:_KEPT]
-
-
-def mapping_of(search: LatencySearch, way: Way) -> Mapping:
-    """A way through the tables, as a mapping."""
-    problem = search.chain.problem
-    states = list(dict.fromkeys(step.state for step in way.steps))
-    number = {state: index for index, state in enumerate(states)}
-    layers: dict[int, LayerChoice] = {}
-    entries: list[Entry] = []
-    for index, step in enumerate(way.steps):
-        tables = search.sets.look(step.state)
-        own = number[step.state]
-        decision = tables.decide(index, step.row, step.column)
-        for layer, strategy in decision.strategies.items():
-            found = tables.on.layer(problem.layers[layer].signature).space.strategies[strategy]
-            layers[layer] = LayerChoice(problem.layers[layer].name, own, found)
-        layouts = dict(decision.entries)
-        gate = search.chain.segments[index].gate
-        if gate is not None:
-            layouts[gate] = int(tables.domain(index)[step.row])
-        same = {
-            move.tensor for move in decision.moves if move.tensor in layouts and move.target == layouts[move.tensor]
-        }
-        for tensor, layout in layouts.items():
-            stated = _stated(search, step.state, tensor, layout)
-            made = _made(search, way, index, tensor)
-            taken_once = len(search.chain.consumers.get(tensor, ())) == 1
-            if stated is None or made == layout or (taken_once and tensor in same):
-                continue
-            entries.append(Entry(problem.name_of(tensor), own, stated))
-    sets = tuple(AcceleratorSet(state.place.members, state.designs) for state in states)
-    return Mapping(sets, tuple(layers[place] for place in range(len(problem.layers))), tuple(entries))
-
-
-def _stated(search: LatencySearch, state: State, tensor: Source, layout: int) -> Strategy | None:
-    """The strategy that stands for a layout in which a tensor enters."""
-    numbers, strategies = search.sets.look(state).on.identity(search.chain.kinds[tensor])
-    return next((s for number, s in zip(numbers.tolist(), strategies, strict=True) if number == layout), None)
-
-
-def _made(search: LatencySearch, way: Way, index: int, tensor: Source) -> int | None:
-    """The layout in which a tensor is made, if that is on the same set."""
-    if tensor.layer is None:
-        return None
-    step = way.steps[index]
-    for place in range(index, -1, -1):
-        if way.steps[place].state != step.state:
-            return None
-        if tensor.layer in search.chain.segments[place].layers:
-            decision = search.sets.look(step.state).decide(place, way.steps[place].row, way.steps[place].column)
-            table = search.sets.look(step.state).on.layer(search.chain.problem.layers[tensor.layer].signature)
-            numbers = table.outs[tensor.output]
-            return None if numbers is None else int(numbers[decision.strategies[tensor.layer]])
-    return None

@@ -7,9 +7,10 @@ import pytest
 
 from mars_onnx.errors import UsageError
 from mars_onnx.run import main
-from mars_onnx.runtime.mpi.rank import rank_map
+from mars_onnx.runtime.mpi.rank_map import rank_map
 from tests.runtime.mpi import folder
 from tests.runtime.mpi.launch import PROGRAMS, Launcher, each_mpi
+from tests.runtime.test_deployment import check_profile
 
 N = 4
 RUN = ("-m", "mars_onnx.run")
@@ -74,3 +75,16 @@ def test_rank_maps(tmp_path: Path) -> None:
 def test_rank_maps_are_for_mpi(partitions: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(partitions), "--random", "0", "--rank-map", "0,1,2,3"]) == UsageError.exit_code
     assert "mpiexec" in capsys.readouterr().err
+
+
+@each_mpi
+def test_profile_and_stream(mpi: Launcher, partitions: Path, tmp_path: Path) -> None:
+    given = partitions.parent / "in.npz"
+    path = tmp_path / "profile.json"
+    out = mpi.run(
+        N, *RUN, partitions, "--input", given, "--stream", 9, "--profile", path, "--output", tmp_path / "y.npz",
+    )  # fmt: skip
+    assert "a pipeline of 9" in out
+    check_profile(path, N, 9)
+    with np.load(tmp_path / "y.npz") as archive:
+        np.testing.assert_array_equal(archive["y"], folder.expected(folder.inputs(N)))

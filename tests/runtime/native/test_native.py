@@ -168,3 +168,68 @@ def test_a_failing_kernel_ends_all_and_the_next_run_is_fine() -> None:
         runner.run({"x": 5 * good})
     np.testing.assert_array_equal(runner.run({"x": good}).outputs["y"], 2 * good)
     natives(runner)
+
+
+DTYPES = {
+    1: "float",
+    10: "float16",
+    16: "bfloat16",
+    11: "double",
+    6: "int32",
+    7: "int64",
+    3: "int8",
+    2: "uint8",
+    9: "bool",
+}
+
+
+@pytest.mark.parametrize("number", DTYPES, ids=DTYPES.get)
+def test_element_types(number: int) -> None:
+    dtype = ir.DataType(number)
+    kind = "max" if dtype == ir.DataType.BOOL else "sum"
+    name = DTYPES[number]
+
+    def part(rank: int) -> ir.Model:
+        return partition(
+            f"p ({name}[2, 3] x{rank}) => ({name}[3, 2] y{rank}, {name}[4, 3] z{rank}) <int64[2] s = {{3, 2}}> {{ "
+            f"r = Reshape(x{rank}, s) "
+            f"y{rank}, t = @AllReduce <reduce_op='{kind}', group=[0, 1], tag=3> (r, start) "
+            f"z{rank}, token = @AllGather <axis=0, sizes=[2, 2], shape=[4, 3], dtype={number}, group=[0, 1], tag=7> "
+            f"(x{rank}, t) }}".replace("'", '"')
+        )
+
+    text = dtype.numpy().name
+    given = [boxes(f"x{rank}", (2, 3), rank, text) for rank in (0, 1)]
+    wanted = [
+        boxes(f"{what}{rank}", shape, rank, text) for rank in (0, 1) for what, shape in (("y", (3, 2)), ("z", (4, 3)))
+    ]
+    runner = PartitionRunner([part(0), part(1)], plan(2, given, wanted), options=FASTEST)
+    x = [np.asarray([[rank, 1, 0], [0, rank, 2]]).astype(dtype.numpy()) for rank in (0, 1)]
+    for _ in range(2):
+        found = runner.run({"x0": x[0], "x1": x[1]}).outputs
+        total = np.maximum(*x) if kind == "max" else x[0] + x[1]
+        for rank in (0, 1):
+            np.testing.assert_array_equal(found[f"y{rank}"], total.reshape(3, 2))
+            np.testing.assert_array_equal(found[f"z{rank}"], np.concatenate(x))
+    natives(runner)
+
+
+def test_what_turns_out_to_be_constant_is_sent_all_the_same() -> None:
+    first = partition(
+        "a (float[2] x) => (float[2] z) <int64[1] s = {2}> { c = ConstantOfShape <value = float[1] {3}> (s) "
+        'y, token = @AllReduce <reduce_op="sum", group=[0, 1], tag=0> (c, start) z = Add(y, x) }'
+    )
+    second = partition(
+        "b (float[2] x) => (float[2] w, float[2] k) <int64[1] s = {2}> { "
+        "k = ConstantOfShape <value = float[1] {4}> (s) "
+        'w, token = @AllReduce <reduce_op="sum", group=[0, 1], tag=0> (x, start) }'
+    )
+    wanted = [boxes("z", (2,), 0), boxes("w", (2,), 1), boxes("k", (2,), 1)]
+    runner = PartitionRunner(
+        [first, second], plan(2, [boxes("x", (2,), {0: "0:2", 1: "0:2"})], wanted), options=FASTEST
+    )
+    found = runner.run({"x": ramp(2)}).outputs
+    natives(runner)
+    np.testing.assert_array_equal(found["w"], 3 + ramp(2))
+    np.testing.assert_array_equal(found["z"], (3 + ramp(2)) + ramp(2))
+    np.testing.assert_array_equal(found["k"], [4, 4])

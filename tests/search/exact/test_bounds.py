@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mars_onnx.cost.steps import move_seconds
+from mars_onnx.geometry import hull, volume
 from mars_onnx.rules.base import Signature, TensorType
-from mars_onnx.search.exact.moves import Moves
-from mars_onnx.search.exact.onset import OnSet, SetType
+from mars_onnx.search.exact.moves import Moves, crossing
+from mars_onnx.search.exact.onset import SetLayouts
 from mars_onnx.search.exact.shapes import Shapes
 from tests.search.exact.random_pools import random_pool
 from tests.search.exact.signatures import random_image, random_signature
@@ -21,15 +22,14 @@ from tests.search.exact.signatures import random_image, random_signature
 _KNOWN = (11, 34, 53, 150, 161, 163, 199, 254, 264, 268, 270)
 
 
-def _set(rng: random.Random, seed: int) -> OnSet:
+def _set(rng: random.Random, seed: int) -> SetLayouts:
     size = rng.choice([2, 3, 4, 4, 6, 8])
     pool = random_pool(seed, size)
     members = tuple(sorted(rng.sample(range(size), rng.randint(2, size))))
-    designs = tuple(pool.accelerators[rank].designs[0].name for rank in members)
-    return OnSet(pool, SetType(members, designs, Shapes(pool).levels(members)))
+    return SetLayouts(pool, members, Shapes(pool).levels(members))
 
 
-def _layouts(on: OnSet, signature: Signature, following: Signature) -> tuple[TensorType, np.ndarray, np.ndarray]:
+def _layouts(on: SetLayouts, signature: Signature, following: Signature) -> tuple[TensorType, np.ndarray, np.ndarray]:
     """Layouts that a layer leaves, and that another one needs."""
     kind, made = signature.outputs[0], on.layer(signature).outs[0]
     needed = on.layer(following).needs[0]
@@ -76,22 +76,27 @@ def test_bounds_of_moves_between_sets_hold(seed: int) -> None:
     ranks = rng.sample(range(size), rng.randint(2, size))
     cut = rng.randint(1, len(ranks) - 1)
     first, second = (
-        OnSet(pool, SetType(own, ("cpu_avx2",) * len(own), Shapes(pool).levels(own)))
+        SetLayouts(pool, own, Shapes(pool).levels(own))
         for own in (tuple(sorted(ranks[:cut])), tuple(sorted(ranks[cut:])))
     )
     image = random_image(rng)
     kind, sources, _ = _layouts(first, Signature("", "Relu", 17, (), (image,), (image,)), random_signature(rng, image))
     _, _, targets = _layouts(second, Signature("", "Relu", 17, (), (image,), (image,)), random_signature(rng, image))
-    both = Moves(pool, kind.shape, kind.dtype.bitwidth, (*first.type.members, *second.type.members))
-    held = both.register(first.moves(kind).boxes(sources), first.type.members)
-    needed = both.register(second.moves(kind).boxes(targets), second.type.members)
-    bounds = both.bounds(held, needed)
+    both = Moves(pool, kind.shape, kind.dtype.bitwidth, (*first.members, *second.members))
+    held = both.register(first.moves(kind).boxes(sources), first.members)
+    wanted = both.register(second.moves(kind).boxes(targets), second.members)
+    bounds = both.bounds(held, wanted)
     for _ in range(12):
-        row, column = rng.randrange(len(held)), rng.randrange(len(needed))
-        source, target = both.layout(int(held[row])), both.layout(int(needed[column]))
+        row, column = rng.randrange(len(held)), rng.randrange(len(wanted))
+        source, target = both.layout(int(held[row])), both.layout(int(wanted[column]))
         seconds = move_seconds(pool, source, target, kind.dtype.bitwidth)
-        assert both.exact(int(held[row]), int(needed[column])) == pytest.approx(seconds, rel=1e-9, abs=1e-15)
+        assert both.exact(int(held[row]), int(wanted[column])) == pytest.approx(seconds, rel=1e-9, abs=1e-15)
         assert bounds[row, column] <= seconds * (1 + 1e-9)
+        latency_s, s_per_byte = crossing(pool, first.members, second.members)
+        needed = hull([box for box in target.boxes if box is not None])
+        if all(box in (None, needed) for box in target.boxes) and needed is not None:
+            nbytes = volume(needed) * kind.dtype.bitwidth / 8
+            assert latency_s + nbytes * s_per_byte <= seconds * (1 + 1e-9)
 
 
 @settings(deadline=None, max_examples=150, derandomize=True, database=None)

@@ -1,0 +1,99 @@
+"""Transfers that start together, and how long they take: what they share of the links."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from mars_onnx.cost.curves import Curve
+from mars_onnx.cost.performance import FloatArray
+from mars_onnx.cost.rounds import Pair
+from mars_onnx.pool import Pool
+
+
+@dataclass(frozen=True)
+class Step:
+    """Transfers that start together.
+
+    A route is cut into stretches at the nodes that store messages, and each stretch occupies channels (see
+    ``Link.channel``).
+
+    Attributes:
+        alpha: Latency of each transfer, in seconds.
+        uses: How often each occupies a channel, ``[transfers, channels]``.
+        beta: Seconds per byte of each channel; 0 where transfers do not share.
+        stretches: Per transfer and stretch the channels, ``[transfers, stretches, channels of one]``, filled up with
+            the last channel, which takes no time.
+        own: Seconds per byte of the slowest link of a stretch, with nothing else going on, ``[transfers, stretches]``.
+    """
+
+    alpha: FloatArray
+    uses: FloatArray
+    beta: FloatArray
+    stretches: npt.NDArray[np.intp]
+    own: FloatArray
+
+    def seconds(self, nbytes: FloatArray) -> FloatArray:
+        """Until the last transfer is done.
+
+        Args:
+            nbytes: Bytes per transfer, in the last dimension; a transfer of nothing does not take place.
+        """
+        needed = self.alpha + self._beyond_latency(nbytes)
+        took: FloatArray = np.where(nbytes > 0, needed, 0.0).max(axis=-1, initial=0.0)
+        return took
+
+    def curve(self, nbytes: FloatArray) -> Curve:
+        """The same for any multiple of ``nbytes``, whose only dimension is the transfers."""
+        lines = [
+            (latency, slope)
+            for latency, slope, size in zip(
+                self.alpha.tolist(), self._beyond_latency(nbytes).tolist(), nbytes.tolist(), strict=True
+            )
+            if size > 0
+        ]
+        return Curve.highest(lines or [(0.0, 0.0)])
+
+    def _beyond_latency(self, sizes: FloatArray) -> FloatArray:
+        """Seconds of every transfer without its latency; in proportion to the sizes."""
+        busy = (sizes @ self.uses) * self.beta
+        own = sizes[..., None] * self.own
+        # Messages queue up at the busiest stretch only: at the others they arrive, and go on, one by one.
+        waits = (busy[..., self.stretches].max(axis=-1) - own).max(axis=-1)
+        needed: FloatArray = own.sum(axis=-1) + np.maximum(waits, 0.0)
+        return needed
+
+
+def step_of(pool: Pool, pairs: Sequence[Pair]) -> Step:
+    """The step in which every pair (source, target) exchanges a message."""
+    routes = [pool.route(*pair) for pair in pairs]
+    numbers: dict[int, int] = {}
+    cut: list[list[tuple[list[int], float]]] = []
+    for route in routes:
+        stretches: list[tuple[list[int], float]] = [([], 0.0)]
+        for link, (start, end) in zip(route.links, pairwise(route.nodes), strict=True):
+            channels, slowest = stretches[-1]
+            if link.shared:
+                channels.append(numbers.setdefault(link.channel(start, end), len(numbers)))
+            stretches[-1] = (channels, max(slowest, 1.0 / link.bandwidth_bytes_per_s))
+            if end in pool.stores:
+                stretches.append(([], 0.0))
+        cut.append(stretches)
+    idle = len(numbers)
+    most = max(map(len, cut), default=1)
+    longest = max((len(channels) for stretches in cut for channels, _ in stretches), default=0)
+    index = np.full((len(pairs), most, max(longest, 1)), idle, np.intp)
+    own = np.zeros((len(pairs), most))
+    uses = np.zeros((len(pairs), idle + 1))
+    for transfer, stretches in enumerate(cut):
+        for number, (channels, slowest) in enumerate(stretches):
+            index[transfer, number, : len(channels)] = channels
+            own[transfer, number] = slowest
+            uses[transfer, channels] = 1.0
+    rates = [pool.links[channel // 2].bandwidth_bytes_per_s for channel in numbers]
+    beta = np.array([*(1.0 / rate for rate in rates), 0.0])
+    return Step(np.array([route.latency_s for route in routes]), uses, beta, index, own)

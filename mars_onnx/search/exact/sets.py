@@ -1,0 +1,206 @@
+"""The sets of a pool as a search knows them: by bounds, until somebody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from math import prod
+
+import numpy as np
+
+from mars_onnx.cost.shares import twin
+from mars_onnx.pool.topology import Pool
+from mars_onnx.rules.axes import Along, DimMap, IntArray, Ranges, Whole, Window
+from mars_onnx.rules.registry import rule_for
+from mars_onnx.search.exact.build import SegmentTables, needs_of
+from mars_onnx.search.exact.chain import Chain
+from mars_onnx.search.exact.least import least_seconds
+from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves, crossing
+from mars_onnx.search.exact.onset import OnSet, SetLayouts
+from mars_onnx.search.exact.shapes import Place, Shapes
+from mars_onnx.search.exact.tables import Tables
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A set that is at work, with its designs; each is made once, so that they compare by identity."""
+
+    place: Place
+    designs: tuple[str, ...]
+
+
+@dataclass(eq=False)
+class Sets:
+    """The sets of a pool, and what goes from one to another."""
+
+    chain: Chain
+    pool: Pool
+    shapes: Shapes
+    tables: Tables = field(default_factory=Tables)
+    _known: dict[tuple[object, ...], SegmentTables] = field(default_factory=dict)
+    _layouts: dict[tuple[object, ...], SetLayouts] = field(default_factory=dict)
+    _least: dict[tuple[object, ...], FloatArray] = field(default_factory=dict)
+    _between: dict[tuple[object, ...], Moves] = field(default_factory=dict)
+    _needed: dict[int, float] = field(default_factory=dict)
+    _placed: dict[tuple[int, ...], list[State]] = field(default_factory=dict)
+    _keys: dict[State, tuple[object, ...]] = field(default_factory=dict)
+    _lowest: dict[int, tuple[int, FloatArray]] = field(default_factory=dict)
+    _crossings: dict[tuple[object, ...], tuple[int, FloatArray]] = field(default_factory=dict)
+
+    def start(self) -> list[State]:
+        """Sets that can be the first."""
+        return self.states((0,) * len(self.shapes.cells))
+
+    def states(self, used: tuple[int, ...]) -> list[State]:
+        """Sets that can start when some accelerators are used."""
+        if used not in self._placed:
+            self._placed[used] = [
+                State(place, designs) for place in self.shapes.placed(used) for designs in self._designs(place.members)
+            ]
+        return self._placed[used]
+
+    def _designs(self, members: tuple[int, ...]) -> Iterator[tuple[str, ...]]:
+        """Every choice of one design per kind of accelerator."""
+        kinds = list(dict.fromkeys(twin(self.pool, rank) for rank in members))
+        names = [[design.name for design in self.pool.accelerators[kind].designs] for kind in kinds]
+        for chosen in product(*names):
+            of = dict(zip(kinds, chosen, strict=True))
+            yield tuple(of[twin(self.pool, rank)] for rank in members)
+
+    def known(self, state: State) -> SegmentTables | None:
+        """The tables of a set, if somebody has looked at it."""
+        return self._known.get(self._key(state))
+
+    def look(self, state: State) -> SegmentTables:
+        """The tables of a set."""
+        key = self._key(state)
+        if key not in self._known:
+            members = state.place.members
+            likeness = self.shapes.likeness(members)
+            if likeness not in self._layouts:
+                self._layouts[likeness] = SetLayouts(self.pool, members, self.shapes.levels(members))
+            self._known[key] = SegmentTables(self.chain, OnSet(self._layouts[likeness], state.designs), self.tables)
+        return self._known[key]
+
+    def looked(self) -> tuple[SegmentTables, ...]:
+        """The tables of all sets that somebody has looked at."""
+        return tuple(self._known.values())
+
+    def _key(self, state: State) -> tuple[object, ...]:
+        if state not in self._keys:
+            self._keys[state] = (self.shapes.likeness(state.place.members), state.designs)
+        return self._keys[state]
+
+    def least(self, state: State) -> FloatArray:
+        """Per segment the least seconds on a set, as far as is known."""
+        known = self.known(state)
+        if known is None:
+            return self._compute(state)
+        version = known.on.layouts.version
+        found = self._lowest.get(id(known))
+        if found is None or found[0] != version:
+            count = len(self.chain.segments)
+            lowest = np.asarray([known.solve(index).seconds.min() for index in range(count)])
+            found = self._lowest[id(known)] = (version, lowest)
+        return found[1]
+
+    def _compute(self, state: State) -> FloatArray:
+        """Per segment the least seconds of compute."""
+        members = state.place.members
+        kinds = frozenset((twin(self.pool, rank), design) for rank, design in zip(members, state.designs, strict=True))
+        key = (kinds, len(members))
+        if key not in self._least:
+            layers = self.chain.problem.layers
+            self._least[key] = np.asarray(
+                [
+                    sum(least_seconds(self.pool, layers[n].signature, kinds, len(members)) for n in segment.layers)
+                    for segment in self.chain.segments
+                ]
+            )
+        return self._least[key]
+
+    def size(self, state: State, index: int) -> int:
+        """Layouts of the tensor at a gate; one where nobody has looked."""
+        known = self.known(state)
+        return 1 if known is None else len(known.domain(index))
+
+    def cross(self, state: State, other: State, index: int) -> FloatArray:
+        """Seconds at least from every column of a set to every layout at the gate on another."""
+        first, second = self.known(state), self.known(other)
+        gate = self.chain.segments[index].gate
+        rows = 1 if first is None else len(first.solve(index - 1).columns)
+        width = self.size(other, index)
+        if gate is None or first is None or second is None:
+            return np.full((rows, width), self.least_crossing(state, other, index))
+        moves, sources, targets = self.layouts(state, other, index)
+        key = (id(moves), sources.tobytes(), targets.tobytes())
+        found = self._crossings.get(key)
+        if found is None or found[0] != len(moves.log):
+            bounds = moves.bounds(sources, targets)
+            bounds[:, ~self._landing(second, index)] = np.inf
+            found = self._crossings[key] = (len(moves.log), bounds)
+        return found[1]
+
+    def least_crossing(self, state: State, other: State, index: int) -> float:
+        """Seconds at least until what is needed of the tensor at a gate is on another set."""
+        if index not in self._needed:
+            self._needed[index] = needed_bytes(self.chain, index)
+        latency_s, s_per_byte = crossing(self.pool, state.place.members, other.place.members)
+        return latency_s + self._needed[index] * s_per_byte
+
+    def _landing(self, known: SegmentTables, index: int) -> BoolArray:
+        """In which layouts of a gate's domain a tensor can come from another set."""
+        gate = self.chain.segments[index].gate
+        if gate is None:
+            raise ValueError("a segment without a gate is not crossed into")
+        allowed = [known.on.layouts.identity(self.chain.kinds[gate])[0]]
+        takers = self.chain.consumers[gate]
+        if len(takers) == 1:
+            allowed += needs_of(self.chain, known.on, takers[0], gate)
+        landing: BoolArray = np.isin(known.domain(index), np.concatenate(allowed))
+        return landing
+
+    def layouts(self, state: State, other: State, index: int) -> tuple[Moves, IntArray, IntArray]:
+        """A tensor's layouts on two sets, as layouts of both together."""
+        gate = self.chain.segments[index].gate
+        first, second = self.look(state), self.look(other)
+        if gate is None:
+            raise ValueError("a segment without a gate is not crossed into")
+        kind = self.chain.kinds[gate]
+        ranks = (*state.place.members, *other.place.members)
+        key = (kind.shape, kind.dtype.bitwidth, ranks)
+        if key not in self._between:
+            self._between[key] = Moves(self.pool, kind.shape, kind.dtype.bitwidth, ranks)
+        moves = self._between[key]
+        columns, domain = first.solve(index - 1).columns, second.domain(index)
+        sources = moves.register(first.on.layouts.moves(kind).boxes(columns), state.place.members)
+        targets = moves.register(second.on.layouts.moves(kind).boxes(domain), other.place.members)
+        return moves, sources, targets
+
+
+def needed_bytes(chain: Chain, index: int) -> float:
+    """How much of the tensor at a gate is taken behind it at least, whatever the strategies; 0 if nobody can say."""
+    gate = chain.gate(index)
+    if gate is None:
+        return 0.0
+    kind = chain.kinds[gate]
+    most = 0.0
+    for number in dict.fromkeys(chain.consumers.get(gate, ())):
+        layer = chain.problem.layers[number]
+        rule = rule_for(layer.signature)
+        for source, dims in zip(layer.sources, rule.inputs, strict=False):
+            if source == gate and dims is not None:
+                whole = {axis.name: (np.asarray(0), np.asarray(axis.size)) for axis in rule.axes}
+                most = max(most, prod((_needed(dim, whole) for dim in dims), start=1.0))
+    return most * kind.dtype.bitwidth / 8
+
+
+def _needed(dim: DimMap, whole: Ranges) -> float:
+    """Places along a dimension that all members together need at least."""
+    low, high = dim(whole)
+    extent = float(high - low)
+    if isinstance(dim, Window):
+        # Steps that are wider than the kernel leave gaps.
+        return extent * min(1.0, dim.kernel / dim.stride) if dim.dilation == 1 else 0.0
+    return extent if isinstance(dim, Along | Whole) else 0.0
