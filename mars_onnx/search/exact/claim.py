@@ -1,26 +1,17 @@
 """When the tables say all there is to say of a mapping's cost, and what is certain where they do not.
 
-The tables add everything up. The judge counts less in two cases, so that the least sum is an answer, but no bound:
-
-- What does not depend on the tensor at a gate can go on beside the set before the gate: a model input that comes in
-  later, and an output that leaves earlier.
-- Layers that take one tensor in the same layout, other than the one in which it is there for all, share its move.
+The tables add everything up. What does not depend on the tensor at a gate can go on beside the set before the gate: a
+model input that comes in later, and an output that leaves earlier. Then the least sum is an answer, but no bound.
 """
 
 from __future__ import annotations
 
-from itertools import combinations
-
-import numpy as np
-
 from mars_onnx.cost.shares import twin
 from mars_onnx.pool.topology import Pool
-from mars_onnx.search.exact.build import needs_of
 from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.least import least_seconds
-from mars_onnx.search.exact.onset import OnSet
 from mars_onnx.search.exact.segments import inputs_of
-from mars_onnx.search.problem import Problem, Source
+from mars_onnx.search.problem import Problem
 
 
 def sets_overlap(chain: Chain) -> bool:
@@ -34,23 +25,6 @@ def sets_overlap(chain: Chain) -> bool:
     )
     early = any(source.layer is not None and source.layer < last[0] for source in chain.outputs)
     return late or early
-
-
-def moves_shared(chain: Chain, on: OnSet) -> bool:
-    """Whether layers on a set may share a move that the tables charge each of them."""
-    return any(_shared(chain, on, tensor) for tensor in chain.consumers if tensor in chain.kinds)
-
-
-def _shared(chain: Chain, on: OnSet, tensor: Source) -> bool:
-    takers = list(dict.fromkeys(chain.consumers[tensor]))
-    needs = [needed for taker in takers for needed in needs_of(chain, on, taker, tensor)]
-    if len(needs) < 2 or len(on.layouts.members) < 2:
-        return False
-    # Two takers that need the same do as well if the tensor enters in that layout, where it can.
-    enters = on.layouts.identity(chain.kinds[tensor])[0] if len(needs) == 2 else np.zeros(0, np.int64)
-    return any(
-        bool(np.setdiff1d(np.intersect1d(first, second), enters).size) for first, second in combinations(needs, 2)
-    )
 
 
 def certain_seconds(problem: Problem, pool: Pool, latency: bool) -> float:

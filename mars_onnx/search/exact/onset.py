@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mars_onnx.cost.steps import input_seconds, move_seconds, output_seconds
+from mars_onnx.cost.steps import input_seconds, layer_seconds, move_seconds, output_seconds
 from mars_onnx.geometry import Layout
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
@@ -15,6 +15,7 @@ from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.search.exact.moves import BoolArray, Clock, FloatArray, Moves, ports, resolution_bounds
 from mars_onnx.search.exact.space import LayerSpace, layer_space
 from mars_onnx.search.exact.strategies import strategies
+from mars_onnx.search.exact.tariff import Tariff
 from mars_onnx.sharding.lowering import lower
 from mars_onnx.sharding.strategy import Strategy
 
@@ -29,7 +30,9 @@ class LayerLayouts:
         resolved: Whether ``resolve`` is exact.
         needs: Per input the layout numbers that the strategies need; ``None`` where nothing is taken from the graph.
         outs: Per output the layout numbers that they leave.
-        version: Grows whenever a cost has become exact.
+        excess: Bytes of weights that each takes more than once, where memory binds.
+        toll: What these cost, in seconds; infinite for a strategy that cannot fit.
+        version: Grows whenever a cost has become exact, or the toll another one.
     """
 
     space: LayerSpace
@@ -37,6 +40,8 @@ class LayerLayouts:
     resolved: BoolArray
     needs: tuple[IntArray | None, ...]
     outs: tuple[IntArray | None, ...]
+    excess: FloatArray | float = 0.0
+    toll: FloatArray | float = 0.0
     version: int = 0
 
 
@@ -55,7 +60,7 @@ class LayerTable:
     @property
     def own(self) -> FloatArray:
         """Seconds of each strategy, without its inputs."""
-        total: FloatArray = self.compute + self.layouts.resolve
+        total: FloatArray = self.compute + self.layouts.resolve + self.layouts.toll
         return total
 
 
@@ -99,11 +104,13 @@ class SetLayouts:
         pool: Of the members.
         members: Their ranks.
         levels: Sizes of the levels that they form, outermost first.
+        tariff: What memory costs, if it does.
     """
 
     pool: Pool
     members: tuple[int, ...]
     levels: tuple[int, ...]
+    tariff: Tariff | None = None
     _moves: dict[tuple[tuple[int, ...], int], Moves] = field(default_factory=dict)
     _layers: dict[Signature, LayerLayouts] = field(default_factory=dict)
     _identity: dict[tuple[tuple[int, ...], int], tuple[IntArray, tuple[Strategy, ...]]] = field(default_factory=dict)
@@ -132,6 +139,8 @@ class SetLayouts:
 
     def _made(self, signature: Signature) -> LayerLayouts:
         space = layer_space(signature, strategies(signature, self.levels), len(self.members))
+        if self.tariff is not None:
+            space = self.tariff.rings(signature, space, self.members)
         needs = tuple(
             None if boxes is None or kind is None else self.moves(kind).register(boxes, self.members)
             for boxes, kind in zip(space.needs, signature.inputs, strict=False)
@@ -142,7 +151,19 @@ class SetLayouts:
         )
         partial = space.parts > 1
         resolve = np.where(partial, self._resolve_bounds(space, signature), 0.0)
-        return LayerLayouts(space, resolve, ~partial, needs, outs)
+        made = LayerLayouts(space, resolve, ~partial, needs, outs)
+        if self.tariff is not None:
+            made.excess = self.tariff.excess(signature, space)
+            made.toll = self.tariff.toll(signature, space, made.excess, self.members)
+        return made
+
+    def charge(self) -> None:
+        """Follow the tariff after it has changed."""
+        for signature, layer in self._layers.items():
+            if self.tariff is not None and isinstance(layer.excess, np.ndarray):
+                layer.toll = self.tariff.toll(signature, layer.space, layer.excess, self.members)
+                layer.version += 1
+        self._clock.tick()
 
     def _resolve_bounds(self, space: LayerSpace, signature: Signature) -> FloatArray:
         """Seconds at least to resolve partial sums, by what every way to do it has to move."""
@@ -234,5 +255,8 @@ class OnSet:
         if signature not in self._layers:
             layouts, own = self.layouts.layer(signature), self.layouts
             compute = layouts.space.seconds(own.pool, signature, own.members, self.designs)
+            for row, strategy in enumerate(layouts.space.strategies):
+                if strategy.ring is not None:
+                    compute[row] = layer_seconds(own.pool, signature, strategy, own.members, self.designs)
             self._layers[signature] = LayerTable(layouts, compute)
         return self._layers[signature]

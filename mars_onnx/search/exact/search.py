@@ -11,8 +11,10 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.aims import LeastLatency, LeastPeriod
 from mars_onnx.search.exact.answer import mapping_of
+from mars_onnx.search.exact.capacity import SPACE as FITTING_SPACE
+from mars_onnx.search.exact.capacity import Fitting, fits
 from mars_onnx.search.exact.chain import Chain
-from mars_onnx.search.exact.claim import certain_seconds, moves_shared, sets_overlap
+from mars_onnx.search.exact.claim import certain_seconds, sets_overlap
 from mars_onnx.search.exact.forward import Forward, Way
 from mars_onnx.search.exact.sets import Sets, State
 from mars_onnx.search.exact.shapes import Shapes
@@ -35,6 +37,8 @@ _REPORT_S = 0.2
 _LOOKING = 0.1
 #: Periods are halved until the bound is this near, and then the last step proves the rest.
 _NEAR = 1e-3
+#: A bound that leaves less, relatively, is met: the search stops at what is better by no more than rounding.
+_SAME = 1e-8
 
 
 def exact_search(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResult:
@@ -87,6 +91,8 @@ class _Run:
         if not self.best:
             self.note(greedy_mapping(self.problem, self.pool))
         cost_s, mapping = self.best[0]
+        if not fits(self.problem, self.pool, mapping):
+            return self.fitted()
         bound = cost_s if ending is Ending.PROVEN else min(self.bound, cost_s)
         if ending is not Ending.PROVEN and self.overcounted(forward):
             latency = self.options.objective is Objective.LATENCY
@@ -96,9 +102,36 @@ class _Run:
 
     def overcounted(self, forward: Forward) -> bool:
         """Whether the judge may find some mapping cheaper than the tables do, so that they prove nothing."""
-        sets = forward.sets
-        overlap = self.pool.size > 1 and self.options.objective is Objective.LATENCY and sets_overlap(sets.chain)
-        return overlap or any(moves_shared(sets.chain, tables.on) for tables in sets.looked())
+        latency = self.options.objective is Objective.LATENCY
+        return latency and self.pool.size > 1 and sets_overlap(forward.sets.chain)
+
+    def fitted(self) -> SearchResult:
+        """The best mapping found that fits, where the best one does not."""
+        fitting = Fitting(self.problem, self.pool, self.options.objective, self.late)
+        ending = Ending.GAP
+        try:
+            fitting.run()
+        except KeyboardInterrupt:
+            ending = Ending.INTERRUPTED
+            if not fitting.best:
+                raise
+        cost_s, mapping = fitting.best[0]
+        others = tuple(other for _, other in fitting.best[1:])
+        if self.options.objective is not Objective.LATENCY:
+            # The prices say what an inference takes at least, and nothing of the busiest set.
+            ending = Ending.HEURISTIC if ending is Ending.GAP else ending
+            return SearchResult(mapping, cost_s, None, ending, SPACE + FITTING_SPACE, others)
+        bound = min(cost_s, fitting.bound_s)
+        if bound >= cost_s * (1 - _SAME):
+            ending, bound = Ending.PROVEN, cost_s
+        elif self.late():
+            ending = Ending.TIME_LIMIT
+        return SearchResult(mapping, cost_s, bound, ending, SPACE + FITTING_SPACE, others)
+
+    def late(self) -> bool:
+        """Whether time is up."""
+        limit = self.options.time_limit_s
+        return limit is not None and monotonic() - self.started > limit
 
     def latency(self, forward: Forward, whole: Sequence[State]) -> None:
         """The best way, until none is better than what is known."""
@@ -148,7 +181,7 @@ class _Run:
         if sharp and self.limit() >= before:
             # The tables thought better of this mapping than it is: they cannot prove anything from here on.
             raise _EndError(Ending.GAP)
-        if self.options.time_limit_s is not None and now - self.started > self.options.time_limit_s:
+        if self.late():
             raise _EndError(Ending.TIME_LIMIT)
 
     def note(self, mapping: Mapping) -> None:

@@ -20,6 +20,7 @@ from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves, crossing
 from mars_onnx.search.exact.onset import OnSet, SetLayouts
 from mars_onnx.search.exact.shapes import Place, Shapes
 from mars_onnx.search.exact.tables import Tables
+from mars_onnx.search.exact.tariff import Tariff
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,7 @@ class Sets:
     pool: Pool
     shapes: Shapes
     tables: Tables = field(default_factory=Tables)
+    tariff: Tariff | None = None
     _known: dict[tuple[object, ...], SegmentTables] = field(default_factory=dict)
     _layouts: dict[tuple[object, ...], SetLayouts] = field(default_factory=dict)
     _least: dict[tuple[object, ...], FloatArray] = field(default_factory=dict)
@@ -79,13 +81,18 @@ class Sets:
             members = state.place.members
             likeness = self.shapes.likeness(members)
             if likeness not in self._layouts:
-                self._layouts[likeness] = SetLayouts(self.pool, members, self.shapes.levels(members))
+                self._layouts[likeness] = SetLayouts(self.pool, members, self.shapes.levels(members), self.tariff)
             self._known[key] = SegmentTables(self.chain, OnSet(self._layouts[likeness], state.designs), self.tables)
         return self._known[key]
 
-    def looked(self) -> tuple[SegmentTables, ...]:
-        """The tables of all sets that somebody has looked at."""
-        return tuple(self._known.values())
+    def looked(self) -> tuple[SetLayouts, ...]:
+        """What is known of the members of sets at which somebody has looked."""
+        return tuple(self._layouts.values())
+
+    def charge(self) -> None:
+        """Follow the tariff after it has changed."""
+        for layouts in self._layouts.values():
+            layouts.charge()
 
     def _key(self, state: State) -> tuple[object, ...]:
         if state not in self._keys:

@@ -57,7 +57,6 @@ NETWORKS = {
 }
 
 
-#: Networks in which sets may overlap, or layers share a move: their answers have a bound, and no proof.
 SHARED = """
 shared (float[1,4,8,1] x) => (float[1,2,8,1] z) {
     [stem] a = Relu (x)
@@ -65,7 +64,8 @@ shared (float[1,4,8,1] x) => (float[1,2,8,1] z) {
     [right] c = Conv <pads = [1,0,1,0]> (a, w2x4x3x1)
     [sum] z = Add (b, c)
 }"""
-OPEN = {"two inputs": TWO_INPUTS, "two outputs": TWO_OUTPUTS, "shared": SHARED}
+#: Networks in which sets may overlap: their answers have a bound, and no proof.
+OPEN = {"two inputs": TWO_INPUTS, "two outputs": TWO_OUTPUTS}
 
 
 def _check(text: str, pool: Pool) -> None:
@@ -87,6 +87,18 @@ def test_two_accelerators(name: str, seed: int) -> None:
 
 def test_three_accelerators() -> None:
     _check(CHAIN, random_pool(7, 3, fast=True))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_layers_that_share_a_move(seed: int) -> None:
+    pool = random_pool(seed, 2, fast=True)
+    posed = problem(SHARED, pool)
+    found = exact_search(posed, pool, SearchOptions())
+    least = BruteForce(posed, pool, found.cost_s * (1 + 1e-9)).run()
+    assert found.lower_bound_s is not None
+    assert found.lower_bound_s <= least * (1 + 1e-9)
+    if found.ending is Ending.PROVEN:
+        assert found.cost_s == pytest.approx(least, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", OPEN)
