@@ -15,6 +15,7 @@ from mars_onnx.search.exact.branches import BranchSearch, branches_of
 from mars_onnx.search.exact.capacity import SPACE as FITTING_SPACE
 from mars_onnx.search.exact.capacity import Fitting, fits
 from mars_onnx.search.exact.chain import Chain
+from mars_onnx.search.exact.claim import certain_seconds, sets_overlap
 from mars_onnx.search.exact.forward import Forward, Way
 from mars_onnx.search.exact.sets import Sets, State
 from mars_onnx.search.exact.shapes import Shapes
@@ -72,8 +73,8 @@ class _Run:
         # A search makes many small objects and no circles: collecting these would take a good part of the time.
         collecting = gc.isenabled()
         gc.disable()
+        forward = Forward(Sets(Chain.of(self.problem), self.pool, Shapes(self.pool)))
         try:
-            forward = Forward(Sets(Chain.of(self.problem), self.pool, Shapes(self.pool)))
             # One set of everything is nearly always good, and quickly found: what is worse need not be looked at.
             whole = [state for state in forward.sets.start() if len(state.place.members) == self.pool.size]
             if self.options.objective is Objective.LATENCY:
@@ -83,6 +84,8 @@ class _Run:
                 self.latency(forward, whole)
             else:
                 self.period(forward, whole)
+            if self.overcounted(forward):
+                ending = Ending.GAP
         except _EndError as end:
             ending = end.ending
         except KeyboardInterrupt:
@@ -96,8 +99,16 @@ class _Run:
         if not fits(self.problem, self.pool, mapping):
             return self.fitted()
         bound = cost_s if ending is Ending.PROVEN else min(self.bound, cost_s)
+        if ending is not Ending.PROVEN and self.overcounted(forward):
+            latency = self.options.objective is Objective.LATENCY
+            bound = min(bound, certain_seconds(self.problem, self.pool, latency))
         others = tuple(other for _, other in self.best[1:])
         return SearchResult(mapping, cost_s, bound, ending, SPACE, others)
+
+    def overcounted(self, forward: Forward) -> bool:
+        """Whether the judge may find some mapping cheaper than the tables do, so that they prove nothing."""
+        latency = self.options.objective is Objective.LATENCY
+        return latency and self.pool.size > 1 and sets_overlap(forward.sets.chain)
 
     def fitted(self) -> SearchResult:
         """The best mapping found that fits, where the best one does not."""
