@@ -198,15 +198,7 @@ class BranchSearch:
         signature = self.problem.layers[self.branches.join].signature
         table = tables.on.layer(signature)
         needs = [numbers for numbers in table.layouts.needs if numbers is not None][: len(states)]
-        # All who are not at home come one after the other, each when it and the home set are ready.
-        columns, reached = self.ends(home, own)
-        time = self._arrival(home, own, own, columns, needs[home])
-        time = (reached[:, None] + time).min(axis=0)
-        for branch, state in enumerate(states):
-            if branch != home:
-                columns, reached = self.ends(branch, state)
-                moved = self._arrival(branch, state, own, columns, needs[branch])
-                time = (np.maximum(reached[:, None], time[None]) + moved).min(axis=0)
+        time = self._joined(states, home, needs).min(axis=0)
         total = time + table.own
         first = tables.solve(0)
         outs = table.layouts.outs[0]
@@ -221,17 +213,41 @@ class BranchSearch:
             return None
         column = way.steps[0].column
         strategy = int(np.flatnonzero(places == column)[np.argmin(total[places == column])])
-        chosen = [0] * len(states)
-        columns, reached = self.ends(home, own)
-        chosen[home] = int((reached + self._arrival(home, own, own, columns, needs[home][[strategy]])[:, 0]).argmin())
-        now = float((reached + self._arrival(home, own, own, columns, needs[home][[strategy]])[:, 0]).min())
-        for branch, state in enumerate(states):
-            if branch != home:
-                columns, reached = self.ends(branch, state)
-                moved = self._arrival(branch, state, own, columns, needs[branch][[strategy]])[:, 0]
-                ends = np.maximum(reached, now) + moved
-                chosen[branch], now = int(ends.argmin()), float(ends.min())
+        chosen = self._ends_chosen(states, home, [numbers[[strategy]] for numbers in needs])
         return _Joined(way.seconds, states, tuple(chosen), strategy, home, way)
+
+    def _joined(self, states: tuple[State, ...], home: int, needs: Sequence[IntArray]) -> FloatArray:
+        """Seconds until the join can start, ``[ends at home, strategies]``.
+
+        Tensors come in the order in which the join takes them, each when its branch and the home set are ready.
+        """
+        columns, reached = self.ends(home, states[home])
+        time = np.repeat(reached[:, None], len(needs[home]), axis=1)
+        for branch, state in enumerate(states):
+            if branch == home:
+                time = time + self._arrival(home, state, state, columns, needs[home])
+            else:
+                others, ended = self.ends(branch, state)
+                moved = self._arrival(branch, state, states[home], others, needs[branch])
+                ready = np.maximum(ended[None, :, None], time[:, None, :])
+                time = (ready + moved[None]).min(axis=1)
+        return time
+
+    def _ends_chosen(self, states: tuple[State, ...], home: int, needs: Sequence[IntArray]) -> list[int]:
+        """Per branch the end that is best for one strategy of the join."""
+        chosen = [0] * len(states)
+        chosen[home] = int(self._joined(states, home, needs)[:, 0].argmin())
+        columns, reached = self.ends(home, states[home])
+        now = float(reached[chosen[home]])
+        for branch, state in enumerate(states):
+            if branch == home:
+                now += float(self._arrival(home, state, state, columns, needs[home])[chosen[home], 0])
+            else:
+                others, ended = self.ends(branch, state)
+                moved = self._arrival(branch, state, states[home], others, needs[branch])[:, 0]
+                ready = np.maximum(ended, now) + moved
+                chosen[branch], now = int(ready.argmin()), float(ready.min())
+        return chosen
 
     def _arrival(self, branch: int, state: State, home: State, columns: IntArray, needs: IntArray) -> FloatArray:
         """Seconds at least from every end of a branch to what every strategy of the join needs of it."""

@@ -93,7 +93,7 @@ class Clock:
         self.now += 1
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16)
 def _one_port(pool: Pool) -> bool:
     """Whether a member never takes two messages at a time: of different chunks it may."""
     rules = pool.collectives
@@ -101,6 +101,7 @@ def _one_port(pool: Pool) -> bool:
     return rules.chunks == 1 and all(_ONE_PORT.issuperset(own) and _ALWAYS.intersection(own) for own in names)
 
 
+@lru_cache(maxsize=65536)
 def crossing(pool: Pool, sources: tuple[int, ...], targets: tuple[int, ...]) -> tuple[float, float]:
     """Latency, and seconds per byte, of what goes from a set to another, at best: all members at once."""
     one_port = _one_port(pool)

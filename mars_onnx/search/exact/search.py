@@ -101,7 +101,7 @@ class _Run:
         bound = cost_s if ending is Ending.PROVEN else min(self.bound, cost_s)
         if ending is not Ending.PROVEN and self.overcounted(forward):
             latency = self.options.objective is Objective.LATENCY
-            bound = min(bound, certain_seconds(self.problem, self.pool, latency))
+            bound = min(cost_s, certain_seconds(self.problem, self.pool, latency))
         others = tuple(other for _, other in self.best[1:])
         return SearchResult(mapping, cost_s, bound, ending, SPACE, others)
 
@@ -141,7 +141,12 @@ class _Run:
     def latency(self, forward: Forward, whole: Sequence[State]) -> None:
         """The best way, until none is better than what is known."""
         self.bound = LeastLatency(forward.sets, None, float("inf")).least_s
-        self.improve(forward, whole)
+        try:
+            self.improve(forward, whole)
+        except _EndError as end:
+            # Of the whole pool as one set the tables cannot say more; of all sets they may, and their bound counts.
+            if end.ending is not Ending.GAP:
+                raise
         self.improve(forward, None)
 
     def side_by_side(self, search: BranchSearch) -> None:
