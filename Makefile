@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format bench table wheel clean
+.PHONY: help install demo test test-all lint format bench table paper scaling wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -56,6 +56,15 @@ table: $(INSTALLED)  ## verify every model over every pool and write the tables 
 	$(BIN)/python -m benchmarks.verified --write README.md
 	$(BIN)/python -m benchmarks.oracles --write docs/cost-model.md
 	$(BIN)/python -m benchmarks.collectives --write docs/cost-model.md
+
+# Searches that are in build/*.jsonl already are not done again; `make clean` forgets them.
+paper: $(INSTALLED)  ## all search methods on the networks of MARS: docs/paper.md and its picture
+	$(BIN)/python -m pip install --quiet -c constraints.txt '.[bench]'
+	$(BIN)/python -m benchmarks.paper --write docs/paper.md --plot docs/images/paper.png
+
+scaling: $(INSTALLED)  ## the exact search on larger pools and deeper networks: docs/scaling.md and its picture
+	$(BIN)/python -m pip install --quiet -c constraints.txt '.[bench]'
+	$(BIN)/python -m benchmarks.scaling --write docs/scaling.md --plot docs/images/scaling.png
 
 wheel: $(INSTALLED)  ## dist/*.whl
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
