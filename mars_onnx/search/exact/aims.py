@@ -38,11 +38,20 @@ class Aim(Protocol):
 class LeastLatency:
     """Seconds add up from the start to the end."""
 
-    def __init__(self, sets: Sets, states: Sequence[State] | None, limit: float) -> None:
-        """With a limit of seconds; each of some states alone, or all that there are, one after the other."""
+    def __init__(
+        self, sets: Sets, states: Sequence[State] | None, limit: float, start: Sequence[State] | None = None
+    ) -> None:
+        """With a limit of seconds; each of some states alone, or all that there are, one after the other.
+
+        Args:
+            sets: Of the pool.
+            states: Look at these only.
+            limit: Seconds.
+            start: Sets that can be the first; by default all.
+        """
         self.limit, self.alone = limit, states is not None
         count = len(sets.chain.segments)
-        start = sets.start() if states is None else states
+        start = start or (sets.start() if states is None else states)
         self._number: dict[State, int] = {}
         first: dict[tuple[int, ...], IntArray] = {}
         pending = [((0,) * len(sets.shapes.cells), list(start))]

@@ -2,49 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mars_onnx.rules.base import TensorType
-from mars_onnx.search.exact.build import SegmentTables
+from mars_onnx.search.exact.build import Decision, SegmentTables
 from mars_onnx.search.exact.forward import Forward, Way
 from mars_onnx.search.exact.sets import State
-from mars_onnx.search.problem import Source
+from mars_onnx.search.problem import Problem, Source
 from mars_onnx.sharding.mapping import AcceleratorSet, Entry, LayerChoice, Mapping
 from mars_onnx.sharding.strategy import Strategy
 
 
 def mapping_of(forward: Forward, way: Way) -> Mapping:
     """A way through the tables, as a mapping."""
-    problem = forward.chain.problem
-    states = list(dict.fromkeys(step.state for step in way.steps))
-    number = {state: index for index, state in enumerate(states)}
-    layers: dict[int, LayerChoice] = {}
-    entries: list[Entry] = []
-    #: Where tensors were made, and in which layout there.
-    made: dict[Source, tuple[State, int]] = {}
-    for index, step in enumerate(way.steps):
-        tables = forward.sets.look(step.state)
-        own = number[step.state]
-        decision = tables.decide(index, step.row, step.column)
-        for layer, strategy in decision.strategies.items():
-            table = tables.on.layouts.layer(problem.layers[layer].signature)
-            layers[layer] = LayerChoice(problem.layers[layer].name, own, table.space.strategies[strategy])
-            made.update(
-                (Source(layer, output), (step.state, int(numbers[strategy])))
-                for output, numbers in enumerate(table.outs)
-                if numbers is not None
-            )
-        layouts = dict(decision.entries)
-        gate = forward.chain.segments[index].gate
-        if gate is not None:
-            layouts[gate] = int(tables.domain(index)[step.row])
-        direct = {move.tensor for move in decision.moves if layouts.get(move.tensor) == move.target}
-        for tensor, layout in layouts.items():
-            stated = _stated(tables, forward.chain.kinds[tensor], layout)
-            # What one layer alone takes goes to it straight, in the layout that it needs.
-            taken_once = len(forward.chain.consumers.get(tensor, ())) == 1
-            if stated and made.get(tensor) != (step.state, layout) and not (taken_once and tensor in direct):
-                entries.append(Entry(problem.name_of(tensor), own, stated))
-    sets = tuple(AcceleratorSet(state.place.members, state.designs) for state in states)
-    return Mapping(sets, tuple(layers[place] for place in range(len(problem.layers))), tuple(entries))
+    assembly = Assembly(forward.chain.problem)
+    assembly.add(forward, way, range(len(forward.chain.problem.layers)))
+    return assembly.mapping()
+
+
+class Assembly:
+    """A mapping, put together from ways through parts of a problem."""
+
+    def __init__(self, problem: Problem) -> None:
+        """For a problem."""
+        self.problem = problem
+        self._sets: list[tuple[tuple[int, ...], tuple[str, ...]]] = []
+        self._layers: dict[int, LayerChoice] = {}
+        self._entries: list[Entry] = []
+
+    def add(self, forward: Forward, way: Way, numbers: Sequence[int], first: Decision | None = None) -> None:
+        """Take in a way.
+
+        Args:
+            forward: Of the part.
+            way: Through it.
+            numbers: Per layer of the part its number in the whole problem.
+            first: What was decided for the first segment, if not by the way.
+        """
+        #: Where tensors of the part were made, and in which layout there.
+        made: dict[Source, tuple[State, int]] = {}
+        for index, step in enumerate(way.steps):
+            tables = forward.sets.look(step.state)
+            key = (step.state.place.members, step.state.designs)
+            if key not in self._sets:
+                self._sets.append(key)
+            own = self._sets.index(key)
+            decision = first if first is not None and index == 0 else tables.decide(index, step.row, step.column)
+            for layer, strategy in decision.strategies.items():
+                table = tables.on.layouts.layer(forward.chain.problem.layers[layer].signature)
+                number = numbers[layer]
+                self._layers[number] = LayerChoice(
+                    self.problem.layers[number].name, own, table.space.strategies[strategy]
+                )
+                made.update(
+                    (Source(layer, output), (step.state, int(own_numbers[strategy])))
+                    for output, own_numbers in enumerate(table.outs)
+                    if own_numbers is not None
+                )
+            layouts = dict(decision.entries)
+            gate = forward.chain.segments[index].gate
+            if gate is not None:
+                layouts[gate] = int(tables.domain(index)[step.row])
+            direct = {move.tensor for move in decision.moves if layouts.get(move.tensor) == move.target}
+            for tensor, layout in layouts.items():
+                stated = _stated(tables, forward.chain.kinds[tensor], layout)
+                # What one layer alone takes goes to it straight, in the layout that it needs.
+                taken_once = len(forward.chain.consumers.get(tensor, ())) == 1
+                if stated and made.get(tensor) != (step.state, layout) and not (taken_once and tensor in direct):
+                    name = forward.chain.problem.name_of(tensor)
+                    self._entries.append(Entry(name, own, stated))
+
+    def mapping(self) -> Mapping:
+        """What has been put together."""
+        sets = tuple(AcceleratorSet(members, designs) for members, designs in self._sets)
+        layers = tuple(self._layers[place] for place in range(len(self.problem.layers)))
+        return Mapping(sets, layers, tuple(self._entries))
 
 
 def _stated(tables: SegmentTables, kind: TensorType, layout: int) -> Strategy | None:

@@ -173,6 +173,20 @@ def needs_of(chain: Chain, on: OnSet, number: int, tensor: Source) -> list[IntAr
     return found
 
 
+def charged(chain: Chain, on: OnSet, tensor: Source, needs: IntArray) -> FloatArray:
+    """Per strategy what part of the move to its layout a layer is charged, as others may share that."""
+    takers = dict.fromkeys(chain.consumers.get(tensor, ()))
+    every = [needed for taker in takers for needed in needs_of(chain, on, taker, tensor)]
+    if len(every) < 2:
+        return np.ones(len(needs))
+    sharing = np.sum([np.isin(needs, needed) for needed in every], axis=0)
+    # Two takers that need the same do as well if the tensor enters in that layout, where it can.
+    if len(every) == 2:
+        sharing = np.where(np.isin(needs, on.layouts.identity(chain.kinds[tensor])[0]), 1, sharing)
+    parts: FloatArray = 1.0 / np.maximum(sharing, 1)
+    return parts
+
+
 @dataclass(eq=False)
 class _Maker:
     """A factor that changes as costs become exact.
@@ -209,12 +223,16 @@ class _Classes:
 
 @dataclass(frozen=True, eq=False)
 class _Taken:
-    """An input of a layer: from which variable and layouts, to which layout per strategy."""
+    """An input of a layer: from which variable and layouts, to which layout per strategy; and what part it is charged.
+
+    Layers that take one tensor in the same layout share its move, so that each is charged its part of it at least.
+    """
 
     tensor: Source
     variable: int
     layouts: IntArray
     needs: IntArray
+    charged: FloatArray
 
     def edge(self, chain: Chain, on: OnSet) -> tuple[Edge, IntArray]:
         """Seconds to the different needs, and which one each strategy has."""
@@ -320,14 +338,14 @@ class SegmentBuild:
             self._changing(
                 (taken[0].variable, variable),
                 lambda: edge.refresh() + table.layouts.version,
-                lambda: classes.least(edge.seconds[:, column] + table.own),
+                lambda: classes.least(edge.seconds[:, column] * taken[0].charged + table.own),
             )
         else:
             self._changing((variable,), lambda: table.layouts.version, lambda: classes.least(table.own[None])[0])
             first = np.searchsorted(numbers[np.argsort(numbers, kind="stable")], np.arange(len(rows)))
             example = np.argsort(numbers, kind="stable")[first]
             for entry, (edge, column) in zip(taken, edges, strict=True):
-                self._meeting((entry.variable, variable), edge, column[example])
+                self._meeting((entry.variable, variable), edge, column[example], entry.charged[example])
         self._layers[number] = _LayerVariable(variable, numbers, tuple(taken), edges)
         for place, (index, _) in enumerate(outs):
             tensor = Source(number, index)
@@ -336,13 +354,13 @@ class SegmentBuild:
             if tensor in self.chain.outputs:
                 self._fixed((variable,), self.on.layouts.outputs(self.chain.kinds[tensor], layouts))
 
-    def _meeting(self, variables: tuple[int, int], edge: Edge, columns: IntArray) -> None:
+    def _meeting(self, variables: tuple[int, int], edge: Edge, columns: IntArray, charged: FloatArray) -> None:
         """One of several inputs of a layer: what it takes to where each value of the layer's variable needs it."""
-        self._changing(variables, edge.refresh, lambda: edge.seconds[:, columns])
+        self._changing(variables, edge.refresh, lambda: edge.seconds[:, columns] * charged)
 
     def _inputs(self, number: int, layer: Layer) -> list[_Taken]:
         return [
-            _Taken(tensor, *self._available(tensor), needs)
+            _Taken(tensor, *self._available(tensor), needs, charged(self.chain, self.on, tensor, needs))
             for tensor in dict.fromkeys(inputs_of(layer))
             if tensor in self.chain.kinds
             for needs in needs_of(self.chain, self.on, number, tensor)
@@ -358,7 +376,7 @@ class SegmentBuild:
             cost = table.own[candidates]
             for entry, (edge, columns) in zip(own.taken, own.edges, strict=True):
                 edge.refresh()
-                cost = cost + edge.seconds[values[entry.variable], columns[candidates]]
+                cost = cost + edge.seconds[values[entry.variable], columns[candidates]] * entry.charged[candidates]
             best = int(candidates[np.argmin(cost)])
             strategies[number] = best
             for entry in own.taken:

@@ -72,17 +72,20 @@ class Forward:
         self.chain = sets.chain
         self.count = len(sets.chain.segments)
 
-    def way(self, aim: Aim, states: Sequence[State] | None = None) -> Way | None:
+    def way(
+        self, aim: Aim, states: Sequence[State] | None = None, start: dict[State, FloatArray] | None = None
+    ) -> Way | None:
         """The best way through what is known; ``None`` if none stays below the limit.
 
         Args:
             aim: What is to be small, and the limit.
             states: Look at these only, each alone; by default at all.
+            start: Sets that have done the first segment, and the seconds per column that this took.
         """
         fronts: list[dict[State, _Front]] = [{} for _ in range(self.count + 1)]
         solved: list[dict[State, tuple[FloatArray, IntArray]]] = [{} for _ in range(self.count)]
         numbers: list[dict[State, int]] = [{} for _ in range(self.count)]
-        for state in self.sets.start() if states is None else states:
+        for state in (self.sets.start() if states is None else states) if start is None else start:
             if not aim.hopeless(state, 0, 0.0):
                 size = self.sets.size(state, 0)
                 fronts[0][state] = _Front(np.zeros(size), np.full(size, -1), np.full(size, -1))
@@ -91,7 +94,9 @@ class Forward:
             for state, front in fronts[index].items():
                 if aim.hopeless(state, index, float(front.seconds.min())):
                     continue
-                reached, rows = self._through(state, index, front.seconds)
+                reached, rows = self.through(state, index, front.seconds)
+                if start is not None and index == 0:
+                    reached = start[state]
                 if reached.min() >= aim.limit:
                     continue
                 numbers[index][state] = len(numbers[index])
@@ -106,7 +111,7 @@ class Forward:
                 }
         return self._back(fronts, solved, numbers)
 
-    def _through(self, state: State, index: int, seconds: FloatArray) -> tuple[FloatArray, IntArray]:
+    def through(self, state: State, index: int, seconds: FloatArray) -> tuple[FloatArray, IntArray]:
         """From the gate of a segment to its end: seconds per column, and the best row of each."""
         known = self.sets.known(state)
         if known is None:
@@ -122,7 +127,7 @@ class Forward:
         for state, reached in ends.items():
             least = float(reached.min())
             if not aim.hopeless(state, index, least):
-                self._merge(fronts, state, numbers[state], self._stay(state, index, reached))
+                self._merge(fronts, state, numbers[state], self.stay(state, index, reached))
             if aim.alone or aim.hopeless_after(state.place.used, index, 0.0):
                 continue
             for other in self.sets.states(state.place.used):
@@ -148,7 +153,7 @@ class Forward:
             np.where(better, columns, front.column),
         )
 
-    def _stay(self, state: State, index: int, reached: FloatArray) -> tuple[FloatArray, IntArray]:
+    def stay(self, state: State, index: int, reached: FloatArray) -> tuple[FloatArray, IntArray]:
         """The tensor at a gate stays on its set; where several layers take it, in a layout of choice."""
         known = self.sets.known(state)
         if known is None:
@@ -192,8 +197,25 @@ class Forward:
             front, place = fronts[index][state], row
         return Way(seconds, tuple(reversed(steps)))
 
-    def sharpen(self, way: Way) -> bool:
-        """Replace bounds on a way by exact costs; says whether there were any."""
+    def back_from(self, state: State, reached: Sequence[FloatArray], column: int) -> Way:
+        """The best way to a column on one set, from the seconds per column of every segment."""
+        steps: list[Step] = []
+        for index in reversed(range(len(reached))):
+            size = self.sets.size(state, 0)
+            before = np.zeros(size) if index == 0 else self.stay(state, index, reached[index - 1])[0]
+            row = int(self.through(state, index, before)[1][column])
+            steps.append(Step(state, row, column))
+            if index:
+                column = int(self.stay(state, index, reached[index - 1])[1][row])
+        return Way(float(reached[-1].min()), tuple(reversed(steps)))
+
+    def sharpen(self, way: Way, skip: int = 0) -> bool:
+        """Replace bounds on a way by exact costs; says whether there were any.
+
+        Args:
+            way: The way.
+            skip: Segments at its start that somebody else takes care of.
+        """
         unknown = {step.state for step in way.steps if self.sets.known(step.state) is None}
         if unknown:
             for state in unknown:
@@ -202,8 +224,8 @@ class Forward:
         changed = False
         for index, step in enumerate(way.steps):
             tables = self.sets.look(step.state)
-            decision = tables.decide(index, step.row, step.column)
-            changed |= self._price(tables, decision)
+            if index >= skip:
+                changed |= self._price(tables, tables.decide(index, step.row, step.column))
             if index:
                 changed |= self._price_gate(index, way.steps[index - 1], step)
         return changed

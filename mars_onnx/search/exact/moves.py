@@ -24,6 +24,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: Algorithms in which a member has one message coming in at a time.
 _ONE_PORT = {"ring", "halving_doubling", "hierarchical", "pairwise", "tree", "chain"}
+#: Of these, those that run on any number of members. Where none is allowed, another one may have to stand in.
+_ALWAYS = {"ring", "pairwise", "tree", "chain"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +54,7 @@ class Ports:
 @lru_cache(maxsize=4096)
 def ports(pool: Pool, members: tuple[int, ...]) -> Ports:
     """How fast data can come to these accelerators from each other."""
-    rules = pool.collectives
-    one_port = all(name in _ONE_PORT for names in rules.algorithms.values() for name in names)
+    one_port = _one_port(pool)
     near: list[float] = []
     far: list[float] = []
     everywhere: list[float] = []
@@ -75,7 +76,7 @@ def ports(pool: Pool, members: tuple[int, ...]) -> Ports:
         near_latency.append(min((route.latency_s for route in inside or outside), default=0.0))
         far_latency.append(min((route.latency_s for route in outside or inside), default=0.0))
     return Ports(
-        one_port and rules.chunks == 1,
+        one_port,
         np.asarray([pool.group_of[rank] for rank in members]),
         *(np.asarray(column, np.float64) for column in (near, far, everywhere, near_latency, far_latency)),
     )
@@ -92,10 +93,18 @@ class Clock:
         self.now += 1
 
 
+@lru_cache(maxsize=16)
+def _one_port(pool: Pool) -> bool:
+    """Whether a member never takes two messages at a time: of different chunks it may."""
+    rules = pool.collectives
+    names = rules.algorithms.values()
+    return rules.chunks == 1 and all(_ONE_PORT.issuperset(own) and _ALWAYS.intersection(own) for own in names)
+
+
 @lru_cache(maxsize=65536)
 def crossing(pool: Pool, sources: tuple[int, ...], targets: tuple[int, ...]) -> tuple[float, float]:
     """Latency, and seconds per byte, of what goes from a set to another, at best: all members at once."""
-    one_port = all(name in _ONE_PORT for names in pool.collectives.algorithms.values() for name in names)
+    one_port = _one_port(pool)
     rate = 0.0
     for target in targets:
         routes = [pool.route(source, target) for source in sources]
@@ -219,13 +228,17 @@ def _bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> FloatAr
     lack = (whole[None] - own) * (bits / 8)  # [A, B, members]
     largest = np.maximum(held[..., 1] - held[..., 0], 0).prod(axis=-1).max(axis=-1) * (bits / 8)
     partners = np.ceil(lack / np.maximum(largest, 1e-30)[:, None, None])
-    if not port.one_port:
-        least: FloatArray = np.where(lack > 0, port.near_latency_s + lack * port.all_s_per_byte, 0.0).max(axis=-1)
-        return least
-    rounds = np.ceil(np.log2(1 + partners))
-    fastest = np.minimum(port.near_s_per_byte, port.far_s_per_byte)
     latency = np.minimum(port.near_latency_s, port.far_latency_s)
-    seconds: FloatArray = np.where(lack > 0, rounds * latency + lack * fastest, 0.0).max(axis=-1)
+    if not port.one_port:
+        least: FloatArray = np.where(lack > 0, latency + lack * port.all_s_per_byte, 0.0).max(axis=-1)
+        return least
+    fastest = np.minimum(port.near_s_per_byte, port.far_s_per_byte)
+    # A member takes in all that it lacks. And whoever has taken in bytes of n members, one message at a time, has them
+    # after 1 + log2(n) rounds, however they are gathered: this holds for the fastest link anywhere.
+    rounds = np.ceil(np.log2(1 + partners))
+    own_way = latency + lack * fastest
+    gathering = rounds * latency.min() + lack * fastest.min()
+    seconds: FloatArray = np.where(lack > 0, np.maximum(own_way, gathering), 0.0).max(axis=-1)
     groups = np.unique(port.group)
     if len(groups) > 1:
         weights = _replica_weights(held, port.group)
@@ -234,11 +247,10 @@ def _bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> FloatAr
             available = (extents[:, :, inside][..., inside] * weights[:, None, None, inside]).sum(axis=-1)
             missing = ((whole[None][..., inside] - available) * (bits / 8)).max(axis=-1)  # [A, B] across, at least
             share = missing / inside.sum()
-            gathered = lack[..., inside].mean(axis=-1) * fastest[inside].min()
             extra = share * np.maximum(port.far_s_per_byte[inside].min() - fastest[inside].max(), 0.0)
-            crossing = np.where(
-                missing > 1e-9, port.far_latency_s[inside].min() + np.maximum(extra + gathered, 0.0), 0.0
-            )
+            # Of the members of the group, the one that takes most across pays for that, and for what it lacks itself.
+            gathered = lack[..., inside].min(axis=-1) * fastest[inside].min()
+            crossing = np.where(missing > 1e-9, port.far_latency_s[inside].min() + extra + gathered, 0.0)
             seconds = np.maximum(seconds, crossing)
     return seconds
 

@@ -11,9 +11,11 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.aims import LeastLatency, LeastPeriod
 from mars_onnx.search.exact.answer import mapping_of
+from mars_onnx.search.exact.branches import BranchSearch, branches_of
 from mars_onnx.search.exact.capacity import SPACE as FITTING_SPACE
 from mars_onnx.search.exact.capacity import Fitting, fits
 from mars_onnx.search.exact.chain import Chain
+from mars_onnx.search.exact.claim import certain_seconds, sets_overlap
 from mars_onnx.search.exact.forward import Forward, Way
 from mars_onnx.search.exact.sets import Sets, State
 from mars_onnx.search.exact.shapes import Shapes
@@ -25,7 +27,8 @@ from mars_onnx.sharding.mapping import Mapping
 SPACE = (
     "sets of accelerators in the pool's order, one design each, a run of layers each, changed where one tensor carries "
     "all data; per layer exclusive shards of all axes, several at a time, partial sums all-reduced or "
-    "reduce-scattered; tensors that several layers take, and model inputs, in one layout per set"
+    "reduce-scattered; tensors that several layers take, and model inputs, in one layout per set; branches from "
+    "different model inputs on a set each, side by side, where one layer joins them"
 )
 
 #: Good mappings that are kept for a second look.
@@ -70,14 +73,19 @@ class _Run:
         # A search makes many small objects and no circles: collecting these would take a good part of the time.
         collecting = gc.isenabled()
         gc.disable()
+        forward = Forward(Sets(Chain.of(self.problem), self.pool, Shapes(self.pool)))
         try:
-            forward = Forward(Sets(Chain.of(self.problem), self.pool, Shapes(self.pool)))
             # One set of everything is nearly always good, and quickly found: what is worse need not be looked at.
             whole = [state for state in forward.sets.start() if len(state.place.members) == self.pool.size]
             if self.options.objective is Objective.LATENCY:
+                branches = branches_of(self.problem)
+                if branches is not None:
+                    self.side_by_side(BranchSearch(self.problem, self.pool, branches))
                 self.latency(forward, whole)
             else:
                 self.period(forward, whole)
+            if self.overcounted(forward):
+                ending = Ending.GAP
         except _EndError as end:
             ending = end.ending
         except KeyboardInterrupt:
@@ -91,8 +99,16 @@ class _Run:
         if not fits(self.problem, self.pool, mapping):
             return self.fitted()
         bound = cost_s if ending is Ending.PROVEN else min(self.bound, cost_s)
+        if ending is not Ending.PROVEN and self.overcounted(forward):
+            latency = self.options.objective is Objective.LATENCY
+            bound = min(cost_s, certain_seconds(self.problem, self.pool, latency))
         others = tuple(other for _, other in self.best[1:])
         return SearchResult(mapping, cost_s, bound, ending, SPACE, others)
+
+    def overcounted(self, forward: Forward) -> bool:
+        """Whether the judge may find some mapping cheaper than the tables do, so that they prove nothing."""
+        latency = self.options.objective is Objective.LATENCY
+        return latency and self.pool.size > 1 and sets_overlap(forward.sets.chain)
 
     def fitted(self) -> SearchResult:
         """The best mapping found that fits, where the best one does not."""
@@ -125,8 +141,25 @@ class _Run:
     def latency(self, forward: Forward, whole: Sequence[State]) -> None:
         """The best way, until none is better than what is known."""
         self.bound = LeastLatency(forward.sets, None, float("inf")).least_s
-        self.improve(forward, whole)
+        try:
+            self.improve(forward, whole)
+        except _EndError as end:
+            # Of the whole pool as one set the tables cannot say more; of all sets they may, and their bound counts.
+            if end.ending is not Ending.GAP:
+                raise
         self.improve(forward, None)
+
+    def side_by_side(self, search: BranchSearch) -> None:
+        """Branches on sets of their own; those sets first that could be best."""
+        for least, states, home in search.assignments():
+            if least >= self.limit():
+                return
+            while (joined := search.best(states, home, self.limit())) is not None:
+                before = self.limit()
+                sharp = not search.sharpen(joined)
+                if sharp:
+                    self.note(search.mapping(joined))
+                self.tick(sharp and self.limit() >= before)
 
     def improve(self, forward: Forward, states: Sequence[State] | None) -> None:
         """Look for mappings of less latency, each of some sets alone or all sets, until there are none."""
@@ -164,10 +197,15 @@ class _Run:
         if known and (sharp or self.looking < _LOOKING * (now - self.started)):
             self.note(mapping_of(forward, way))
             self.looking += monotonic() - now
+        self.tick(sharp and self.limit() >= before)
+
+    def tick(self, wrong: bool) -> None:
+        """Report, and look at the clock; ``wrong`` if an exact way is not as good a mapping as it promised."""
+        now = monotonic()
         if now - self.reported > _REPORT_S:
             self.reported = now
             self.options.report(Progress("exact search", self.best[0][0] if self.best else None, self.bound))
-        if sharp and self.limit() >= before:
+        if wrong:
             # The tables thought better of this mapping than it is: they cannot prove anything from here on.
             raise _EndError(Ending.GAP)
         if self.late():

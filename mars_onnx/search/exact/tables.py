@@ -57,9 +57,9 @@ class Tables:
 
     def number(self, array: FloatArray) -> int:
         """The number of a table."""
-        contiguous = np.ascontiguousarray(array)
+        contiguous = np.asarray(array, order="C")  # unlike ascontiguousarray, this leaves a scalar a scalar
         digest = blake2b(repr(contiguous.shape).encode(), digest_size=16)
-        digest.update(contiguous.data)
+        digest.update(contiguous.reshape(-1).data)
         key = digest.digest()
         if key not in self._numbers:
             self._numbers[key] = len(self._arrays)
@@ -109,7 +109,8 @@ class Tables:
             left.remove(variable)
             own = sorted(touching.pop(variable), key=lambda factor: (factor.variables, factor.table))
             used = tuple(factor for factor in own for _ in range(counted.pop(factor)))
-            scope = tuple(sorted(neighbours[variable] - {variable}))
+            # Of the neighbours, those that occur in these tables: others may be left from an edge long gone.
+            scope = tuple(sorted({name for factor in own for name in factor.variables} - {variable}))
             made = Factor(scope, self._summed(used, scope, variable, sizes))
             steps.append(Elimination(variable, used))
             for factor in own:

@@ -1,0 +1,115 @@
+"""The search finds what a look at every mapping finds, and proves it."""
+
+from __future__ import annotations
+
+import pytest
+
+from mars_onnx.pool.topology import Pool
+from mars_onnx.search.evaluate import evaluate
+from mars_onnx.search.exact.search import exact_search
+from mars_onnx.search.method import Ending, SearchOptions
+from tests.search.exact.brute_force import BruteForce
+from tests.search.exact.random_pools import random_pool
+from tests.search.networks import problem
+
+CHAIN = """
+chain (float[1,4,8,1] x) => (float[1,4,8,1] z) {
+    [first] a = Conv <pads = [1,0,1,0]> (x, w4x4x3x1)
+    [middle] b = Relu (a)
+    [last] z = Conv <pads = [1,0,1,0]> (b, w4x4x3x1)
+}"""
+RESIDUAL = """
+residual (float[1,4,8,1] x) => (float[1,4,8,1] z) {
+    [stem] a = Relu (x)
+    [left] b = Conv <pads = [1,0,1,0]> (a, w4x4x3x1)
+    [sum] z = Add (a, b)
+}"""
+PROJECTION = """
+projection (float[1,4,8,1] x) => (float[1,4,4,1] z) {
+    [left] a = Conv <pads = [1,0,1,0], strides = [2,1]> (x, w4x4x3x1)
+    [right] b = Conv <strides = [2,1]> (x, w4x4x1x1)
+    [sum] z = Add (a, b)
+}"""
+BRANCHES = """
+branches (float[1,4,6,1] x) => (float[1,8,6,1] z) {
+    [stem] a = Relu (x)
+    [left] b = Conv (a, w4x4x1x1)
+    [right] c = Conv (a, w4x4x1x1)
+    [join] z = Concat <axis = 1> (b, c)
+}"""
+TWO_INPUTS = """
+inputs (float[1,4,6,1] x, float[1,4,6,1] y) => (float[1,4,6,1] z) {
+    [left] a = Conv (x, w4x4x1x1)
+    [right] b = Conv (y, w4x4x1x1)
+    [sum] z = Add (a, b)
+}"""
+TWO_OUTPUTS = """
+outputs (float[1,4,6,1] x) => (float[1,4,6,1] b, float[1,4,6,1] z) {
+    [first] a = Conv (x, w4x4x1x1)
+    [side] b = Relu (a)
+    [last] z = Conv (a, w4x4x1x1)
+}"""
+NETWORKS = {
+    "chain": CHAIN,
+    "residual": RESIDUAL,
+    "branches": BRANCHES,
+}
+
+
+SHARED = """
+shared (float[1,4,8,1] x) => (float[1,2,8,1] z) {
+    [stem] a = Relu (x)
+    [left] b = Conv <pads = [1,0,1,0]> (a, w2x4x3x1)
+    [right] c = Conv <pads = [1,0,1,0]> (a, w2x4x3x1)
+    [sum] z = Add (b, c)
+}"""
+#: Networks in which two layers may share a move: where they do, the tables charge each a part, and may leave a gap.
+SHARING = {"shared": SHARED, "projection": PROJECTION}
+#: Networks in which sets may overlap: their answers have a bound, and no proof.
+OPEN = {"two inputs": TWO_INPUTS, "two outputs": TWO_OUTPUTS}
+
+
+def _check(text: str, pool: Pool) -> None:
+    posed = problem(text, pool)
+    found = exact_search(posed, pool, SearchOptions())
+    assert found.cost_s == evaluate(posed, pool, found.mapping).latency_s
+    assert found.ending is Ending.PROVEN
+    assert found.lower_bound_s == found.cost_s
+    brute = BruteForce(posed, pool, found.cost_s * (1 - 1e-9))
+    brute.run()
+    assert brute.best is None, f"{brute.limit} is less than {found.cost_s}: {brute.best}"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("seed", range(2))
+def test_two_accelerators(name: str, seed: int) -> None:
+    _check(NETWORKS[name], random_pool(seed, 2, fast=True))
+
+
+def test_three_accelerators() -> None:
+    _check(CHAIN, random_pool(7, 3, fast=True))
+
+
+@pytest.mark.parametrize("name", SHARING)
+@pytest.mark.parametrize("seed", range(2))
+def test_layers_that_share_a_move(name: str, seed: int) -> None:
+    pool = random_pool(seed, 2, fast=True)
+    posed = problem(SHARING[name], pool)
+    found = exact_search(posed, pool, SearchOptions())
+    least = BruteForce(posed, pool, found.cost_s * (1 + 1e-9)).run()
+    assert found.lower_bound_s is not None
+    assert found.lower_bound_s <= least * (1 + 1e-9)
+    if found.ending is Ending.PROVEN:
+        assert found.cost_s == pytest.approx(least, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", OPEN)
+@pytest.mark.parametrize("seed", range(2))
+def test_no_proof_where_the_tables_count_too_much(name: str, seed: int) -> None:
+    pool = random_pool(seed, 2, fast=True)
+    posed = problem(OPEN[name], pool)
+    found = exact_search(posed, pool, SearchOptions())
+    assert found.cost_s == evaluate(posed, pool, found.mapping).latency_s
+    assert found.ending is Ending.GAP
+    assert found.lower_bound_s is not None
+    assert 0 < found.lower_bound_s <= BruteForce(posed, pool, found.cost_s * (1 + 1e-9)).run()
