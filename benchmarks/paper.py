@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -182,6 +183,8 @@ def plot(results: Results, path: Path) -> None:
             for method, colour in zip(OTHERS, colours, strict=True):
                 if method in ("h2h", "uniform", "genetic"):
                     ratios = [_ratio(results, (network, speed), method) for speed in GBIT_PER_S]
+                    if all(map(isnan, ratios)):
+                        continue
                     right.plot(GBIT_PER_S, ratios, style, marker="o", ms=3, color=colour, label=f"{network}, {method}")
         right.axhline(1, color="black", linewidth=0.8)
         right.set_xscale("log")
@@ -189,7 +192,9 @@ def plot(results: Results, path: Path) -> None:
         right.minorticks_off()
         right.set_xlabel("Gbit/s inside a group")
         right.set_title("Branched networks")
-        right.legend(frameon=False, fontsize=7)
+        right.legend(frameon=False, fontsize=7, ncols=2, loc="upper right")
+        low, high = right.get_ylim()
+        right.set_ylim(low, high + 0.35 * (high - low))
 
 
 def _ratio(results: Results, case: Case, method: str) -> float:
