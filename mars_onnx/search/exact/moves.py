@@ -22,6 +22,8 @@ from mars_onnx.sharding.strategy import Resolution
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
+#: Pairs of members of pairs of layouts that are looked at together.
+_MOST_PAIRS = 4_000_000
 #: Algorithms in which a member has one message coming in at a time.
 _ONE_PORT = {"ring", "halving_doubling", "hierarchical", "pairwise", "tree", "chain"}
 #: Of these, those that run on any number of members. Where none is allowed, another one may have to stand in.
@@ -190,7 +192,11 @@ class Moves:
     def bounds(self, sources: IntArray, targets: IntArray) -> FloatArray:
         """Seconds at least, ``[sources, targets]``; exact where that is known, and where nothing moves."""
         held, needed = self.boxes(sources), self.boxes(targets)
-        seconds = _bounds(held, needed, ports(self.pool, self.ranks), self.bits)
+        port = ports(self.pool, self.ranks)
+        # All pairs of members of all pairs of layouts would fill the memory on large sets: some layouts at a time.
+        several = max(1, _MOST_PAIRS // (len(targets) * len(self.ranks) ** 2))
+        blocks = [held[start : start + several] for start in range(0, len(held), several)]
+        seconds = np.concatenate([_bounds(block, needed, port, self.bits) for block in blocks])
         columns = {int(number): place for place, number in enumerate(targets)}
         rows = {int(number): place for place, number in enumerate(sources)}
         for (source, target), value in self._exact.items():

@@ -93,7 +93,7 @@ class _Run:
         finally:
             if collecting:
                 gc.enable()
-        if not self.best:
+        if ending is not Ending.PROVEN or not self.best:
             self.note(greedy_mapping(self.problem, self.pool))
         cost_s, mapping = self.best[0]
         if not fits(self.problem, self.pool, mapping):
