@@ -202,9 +202,11 @@ class PartitionRunner:
                     under_way -= 1
                     outputs = collect()
                     if outputs is None:
+                        # A thread that has ended gives nothing more: not one run may be waited for after this.
+                        under_way = 0
                         break
                     yield outputs
-            while under_way and not failures:
+            while under_way:
                 under_way -= 1
                 outputs = collect()
                 if outputs is None:
