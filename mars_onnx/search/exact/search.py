@@ -27,9 +27,10 @@ from mars_onnx.sharding.mapping import Mapping
 SPACE = (
     "sets of accelerators in the pool's order, one design each, a run of layers each, changed where one tensor carries "
     "all data; per layer exclusive shards of all axes, several at a time, partial sums all-reduced or "
-    "reduce-scattered; tensors that several layers take, and model inputs, in one layout per set; branches from "
-    "different model inputs on a set each, side by side, where one layer joins them"
+    "reduce-scattered; tensors that several layers take, and model inputs, in one layout per set"
 )
+#: What is looked at for latency besides.
+BRANCHES = "; branches from different model inputs on a set each, side by side, where one layer joins them"
 
 #: Good mappings that are kept for a second look.
 _KEPT = 4
@@ -67,6 +68,8 @@ class _Run:
     #: The best answers so far, best first.
     best: list[tuple[float, Mapping]] = field(default_factory=list)
     bound: float = 0.0
+    #: Whether some sets for branches were thought better of than they are.
+    doubted: bool = False
 
     def run(self) -> SearchResult:
         ending = Ending.PROVEN
@@ -84,7 +87,7 @@ class _Run:
                 self.latency(forward, whole)
             else:
                 self.period(forward, whole)
-            if self.overcounted(forward):
+            if self.doubted or self.overcounted(forward):
                 ending = Ending.GAP
         except _EndError as end:
             ending = end.ending
@@ -99,11 +102,13 @@ class _Run:
         if not fits(self.problem, self.pool, mapping):
             return self.fitted()
         bound = cost_s if ending is Ending.PROVEN else min(self.bound, cost_s)
-        if ending is not Ending.PROVEN and self.overcounted(forward):
+        if ending is not Ending.PROVEN and (self.doubted or self.overcounted(forward)):
             latency = self.options.objective is Objective.LATENCY
             bound = min(cost_s, certain_seconds(self.problem, self.pool, latency))
         others = tuple(other for _, other in self.best[1:])
-        return SearchResult(mapping, cost_s, bound, ending, SPACE, others)
+        # Of a stream, branches are looked at one after the other only: nothing is claimed of them side by side.
+        space = SPACE + BRANCHES if self.options.objective is Objective.LATENCY else SPACE
+        return SearchResult(mapping, cost_s, bound, ending, space, others)
 
     def overcounted(self, forward: Forward) -> bool:
         """Whether the judge may find some mapping cheaper than the tables do, so that they prove nothing."""
@@ -159,7 +164,11 @@ class _Run:
                 sharp = not search.sharpen(joined)
                 if sharp:
                     self.note(search.mapping(joined))
-                self.tick(sharp and self.limit() >= before)
+                self.tick(wrong=False)
+                if sharp and self.limit() >= before:
+                    # Not as good as it promised: other sets may be, but there is no proof any more.
+                    self.doubted = True
+                    break
 
     def improve(self, forward: Forward, states: Sequence[State] | None) -> None:
         """Look for mappings of less latency, each of some sets alone or all sets, until there are none."""

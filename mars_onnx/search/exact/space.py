@@ -48,10 +48,6 @@ class LayerSpace:
     part: IntArray
     ranges: RangeArrays
 
-    def compute_seconds(self, pool: Pool, signature: Signature, members: Sequence[int], design: str) -> FloatArray:
-        """Per strategy the seconds of its longest share, with one design on all members."""
-        return self.seconds(pool, signature, members, (design,) * len(members))
-
     def seconds(self, pool: Pool, signature: Signature, members: Sequence[int], designs: tuple[str, ...]) -> FloatArray:
         """Per strategy the seconds of its longest share.
 
