@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.moves import FloatArray
+from mars_onnx.search.exact.rest import Order, Rest, order_of
 from mars_onnx.search.exact.sets import Sets, State
 
 
@@ -35,6 +36,17 @@ class Aim(Protocol):
         ...
 
 
+#: Which sets can follow which depends on the pool and the first sets only.
+_ORDERS: WeakKeyDictionary[Sets, dict[tuple[object, ...], Order]] = WeakKeyDictionary()
+
+
+def _order(sets: Sets, start: tuple[State, ...], alone: bool) -> Order:
+    known = _ORDERS.setdefault(sets, {})
+    if (start, alone) not in known:
+        known[start, alone] = order_of(sets, start, alone)
+    return known[start, alone]
+
+
 class LeastLatency:
     """Seconds add up from the start to the end."""
 
@@ -50,46 +62,28 @@ class LeastLatency:
             start: Sets that can be the first; by default all.
         """
         self.limit, self.alone = limit, states is not None
-        count = len(sets.chain.segments)
-        start = start or (sets.start() if states is None else states)
-        self._number: dict[State, int] = {}
-        first: dict[tuple[int, ...], IntArray] = {}
-        pending = [((0,) * len(sets.shapes.cells), list(start))]
-        while pending:
-            used, found = pending.pop()
-            if used in first:
-                continue
-            first[used] = np.asarray([self._number.setdefault(s, len(self._number)) for s in found], np.int64)
-            if not self.alone:
-                pending += [(state.place.used, sets.states(state.place.used)) for state in found]
-        every = list(self._number)
-        least = np.stack([sets.least(state) for state in every])
-        self._place = {used: number for number, used in enumerate(first)}
-        after = np.asarray([self._place.get(state.place.used, 0) for state in every])
-        #: The least that is left, by state or by what is used, and by gate: without layouts, and crossings for nothing.
-        self._rest = np.zeros((len(every), count + 1))
-        self._rest_after = np.full((len(first), count + 1), np.inf)
-        for index in reversed(range(count)):
-            onward = self._rest[:, index + 1]
-            if not self.alone and index + 1 < count:
-                onward = np.minimum(onward, self._rest_after[after, index + 1])
-            self._rest[:, index] = least[:, index] + onward
-            for number, own in enumerate(first.values()):
-                if len(own):
-                    self._rest_after[number, index] = self._rest[own, index].min()
+        self._sets = sets
+        self._order = _order(sets, tuple(start or (sets.start() if states is None else states)), self.alone)
+        self._rest = Rest(sets, self._order, self.alone)
 
     @property
     def least_s(self) -> float:
         """What every way takes at least."""
-        return float(self._rest_after[0, 0])
+        return float(self._rest.after[0, 0])
+
+    def unknown(self) -> list[State]:
+        """Sets at which nobody has looked, on what looks like the best way; none if that is hopeless anyway."""
+        if self.least_s >= self.limit:
+            return []
+        return [state for state in self._rest.best() if self._sets.known(state) is None]
 
     def hopeless(self, state: State, index: int, seconds: float) -> bool:
         """Whether what is left takes too long at least."""
-        return seconds + float(self._rest[self._number[state], index]) >= self.limit
+        return seconds + float(self._rest.own[self._order.number[state], index]) >= self.limit
 
     def hopeless_after(self, used: tuple[int, ...], index: int, seconds: float) -> bool:
         """Whether what is left takes every other set too long."""
-        return seconds + float(self._rest_after[self._place[used], index]) >= self.limit
+        return seconds + float(self._rest.after[self._order.place[used], index]) >= self.limit
 
     def hand_over(self, reached: FloatArray, crossing: FloatArray) -> FloatArray:
         """The crossing comes after all that was before."""

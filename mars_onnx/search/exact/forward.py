@@ -15,7 +15,6 @@ import numpy as np
 
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.aims import Aim
-from mars_onnx.search.exact.build import Decision, SegmentTables, unstated
 from mars_onnx.search.exact.moves import FloatArray
 from mars_onnx.search.exact.sets import Sets, State
 
@@ -158,21 +157,8 @@ class Forward:
         known = self.sets.known(state)
         if known is None:
             return reached, np.zeros(1, np.int64)
-        total = reached[:, None] + self._conversion(known, index)
+        total = reached[:, None] + known.conversion(index)
         return total.min(axis=0), total.argmin(axis=0)
-
-    def _conversion(self, known: SegmentTables, index: int) -> FloatArray:
-        gate = self.chain.segments[index].gate
-        if gate is None:
-            return np.zeros((1, 1))
-        columns, domain = known.solve(index - 1).columns, known.domain(index)
-        if len(self.chain.consumers[gate]) > 1:
-            kind = self.chain.kinds[gate]
-            closed = unstated(known.on, kind, columns, domain)
-            opened: FloatArray = np.where(closed, np.inf, known.on.layouts.edge(kind, columns, domain).seconds)
-            return opened
-        same: FloatArray = np.where(columns[:, None] == domain[None], 0.0, np.inf)
-        return same
 
     def _back(
         self,
@@ -225,18 +211,9 @@ class Forward:
         for index, step in enumerate(way.steps):
             tables = self.sets.look(step.state)
             if index >= skip:
-                changed |= self._price(tables, tables.decide(index, step.row, step.column))
+                changed |= tables.sharpen(index, step.row, step.column)
             if index:
                 changed |= self._price_gate(index, way.steps[index - 1], step)
-        return changed
-
-    def _price(self, tables: SegmentTables, decision: Decision) -> bool:
-        changed = False
-        for move in decision.moves:
-            moves = tables.on.layouts.moves(self.chain.kinds[move.tensor])
-            changed |= moves.sharpen(move.source, move.target)
-        for number, strategy in decision.strategies.items():
-            changed |= tables.on.layouts.price_resolution(self.chain.problem.layers[number].signature, strategy)
         return changed
 
     def _price_gate(self, index: int, before: Step, after: Step) -> bool:

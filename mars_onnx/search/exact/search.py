@@ -172,7 +172,23 @@ class _Run:
 
     def improve(self, forward: Forward, states: Sequence[State] | None) -> None:
         """Look for mappings of less latency, each of some sets alone or all sets, until there are none."""
-        while (way := forward.way(LeastLatency(forward.sets, states, self.limit()), states)) is not None:
+        aim: LeastLatency | None = None
+        while True:
+            if aim is None or states is None:
+                aim = LeastLatency(forward.sets, states, self.limit())
+            # Of states alone, what was left at least before costs became exact still is.
+            aim.limit = self.limit()
+            if states is None:
+                self.bound = max(self.bound, min(aim.least_s, self.limit()))
+            if unknown := aim.unknown():
+                for state in unknown:
+                    forward.sets.look(state)
+                self.tick(wrong=False)
+                aim = None
+                continue
+            way = forward.way(aim, states)
+            if way is None:
+                return
             if states is None:
                 self.bound = max(self.bound, way.seconds)
             self.sharpen(forward, way)

@@ -13,13 +13,13 @@ from mars_onnx.cost.shares import twin
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import Along, DimMap, IntArray, Ranges, Whole, Window
 from mars_onnx.rules.registry import rule_for
-from mars_onnx.search.exact.build import SegmentTables, needs_of
+from mars_onnx.search.exact.build import SegmentTables
 from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.least import least_seconds
 from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves, crossing
 from mars_onnx.search.exact.onset import OnSet, SetLayouts
 from mars_onnx.search.exact.shapes import Place, Shapes
-from mars_onnx.search.exact.tables import Tables
+from mars_onnx.search.exact.takers import needs_of
 from mars_onnx.search.exact.tariff import Tariff
 
 
@@ -38,7 +38,6 @@ class Sets:
     chain: Chain
     pool: Pool
     shapes: Shapes
-    tables: Tables = field(default_factory=Tables)
     tariff: Tariff | None = None
     _known: dict[tuple[object, ...], SegmentTables] = field(default_factory=dict)
     _layouts: dict[tuple[object, ...], SetLayouts] = field(default_factory=dict)
@@ -72,17 +71,17 @@ class Sets:
 
     def known(self, state: State) -> SegmentTables | None:
         """The tables of a set, if somebody has looked at it."""
-        return self._known.get(self._key(state))
+        return self._known.get(self.key(state))
 
     def look(self, state: State) -> SegmentTables:
         """The tables of a set."""
-        key = self._key(state)
+        key = self.key(state)
         if key not in self._known:
             members = state.place.members
             likeness = self.shapes.likeness(members)
             if likeness not in self._layouts:
                 self._layouts[likeness] = SetLayouts(self.pool, members, self.shapes.levels(members), self.tariff)
-            self._known[key] = SegmentTables(self.chain, OnSet(self._layouts[likeness], state.designs), self.tables)
+            self._known[key] = SegmentTables(self.chain, OnSet(self._layouts[likeness], state.designs))
         return self._known[key]
 
     def looked(self) -> tuple[SetLayouts, ...]:
@@ -94,7 +93,8 @@ class Sets:
         for layouts in self._layouts.values():
             layouts.charge()
 
-    def _key(self, state: State) -> tuple[object, ...]:
+    def key(self, state: State) -> tuple[object, ...]:
+        """Equal for states that share their tables."""
         if state not in self._keys:
             self._keys[state] = (self.shapes.likeness(state.place.members), state.designs)
         return self._keys[state]
@@ -151,10 +151,14 @@ class Sets:
 
     def least_crossing(self, state: State, other: State, index: int) -> float:
         """Seconds at least until what is needed of the tensor at a gate is on another set."""
+        latency_s, s_per_byte = crossing(self.pool, state.place.members, other.place.members)
+        return latency_s + self.needed(index) * s_per_byte
+
+    def needed(self, index: int) -> float:
+        """Bytes of the tensor at a gate that are taken behind it at least."""
         if index not in self._needed:
             self._needed[index] = needed_bytes(self.chain, index)
-        latency_s, s_per_byte = crossing(self.pool, state.place.members, other.place.members)
-        return latency_s + self._needed[index] * s_per_byte
+        return self._needed[index]
 
     def _landing(self, known: SegmentTables, index: int) -> BoolArray:
         """In which layouts of a gate's domain a tensor can come from another set."""
