@@ -10,11 +10,16 @@ import numpy as np
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.moves import FloatArray
+from mars_onnx.search.exact.nearby import ends_of, sharpen_nearby
 from mars_onnx.search.exact.onset import Edge, LayerLayouts, OnSet
+from mars_onnx.search.exact.relaxation import Relaxation
 from mars_onnx.search.exact.segments import inputs_of
-from mars_onnx.search.exact.tables import Elimination
+from mars_onnx.search.exact.tables import Elimination, TooWideError
 from mars_onnx.search.exact.takers import charged, domain, needs_of, unstated
 from mars_onnx.search.problem import Layer, Source
+
+#: Bounds that grow by less, relatively, do so by rounding.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +99,16 @@ class SegmentTables:
         solved = self.solve(index)
         if (row, column) in solved.sharp:
             return False
+        before = solved.seconds[row, column]
         decision = self._decision(solved, row, column)
-        layouts, changed = self.on.layouts, False
+        # Where tables are too wide, the bound for these two layouts is only now as good as it gets.
+        layouts, changed = self.on.layouts, bool(solved.seconds[row, column] > before * (1 + _ROUNDING))
         for move in decision.moves:
-            changed |= layouts.moves(self.chain.kinds[move.tensor]).sharpen(move.source, move.target)
+            moves = layouts.moves(self.chain.kinds[move.tensor])
+            if moves.sharpen(move.source, move.target):
+                changed = True
+                if solved.build.wide:
+                    sharpen_nearby(moves, move.source, move.target, *ends_of(self.chain, self.on, move.tensor))
         for number, strategy in decision.strategies.items():
             changed |= layouts.price_resolution(self.chain.problem.layers[number].signature, strategy)
         if not changed:
@@ -254,7 +265,16 @@ class SegmentBuild:
         else:
             last, self.columns = self._made[following]
         scopes = [maker.variables for maker in self._makers]
-        self._sum = Elimination(self._sizes, scopes, (self._entry, last))
+        self._sum: Elimination | Relaxation
+        try:
+            self._sum = Elimination(self._sizes, scopes, (self._entry, last))
+        except TooWideError:
+            self._sum = Relaxation(self._sizes, scopes, (self._entry, last))
+
+    @property
+    def wide(self) -> bool:
+        """Whether the factors are too wide to be eliminated, and there are only bounds."""
+        return isinstance(self._sum, Relaxation)
 
     def stamp(self) -> int:
         """Grows when costs that the factors are made of have become exact."""
