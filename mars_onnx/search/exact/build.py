@@ -67,6 +67,7 @@ class SegmentTables:
 
     chain: Chain
     on: OnSet
+    check: Callable[[], None]
     _solved: dict[int, tuple[int, int, Solved]] = field(default_factory=dict)
     _builds: dict[int, SegmentBuild] = field(default_factory=dict)
     _domains: dict[int, IntArray] = field(default_factory=dict)
@@ -80,6 +81,7 @@ class SegmentTables:
         if known is not None and known[0] == now:
             return known[2]
         if index not in self._builds:
+            self.check()
             self._builds[index] = SegmentBuild(self.chain, self.on, index)
         build = self._builds[index]
         stamp = build.stamp()

@@ -8,7 +8,7 @@ until nothing on it is a bound any more. It is then optimal: every other way cos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,44 +18,36 @@ from mars_onnx.search.exact.aims import Aim
 from mars_onnx.search.exact.moves import FloatArray
 from mars_onnx.search.exact.sets import Sets, State
 
-
 #: To find a way through so many segments takes about as long as to price a redistribution.
 _SEGMENTS_PER_PRICE = 16
+#: Entries of tables that are added up together.
+_MOST_AT_ONCE = 2_000_000
 
 
 @dataclass(eq=False)
 class _Arrival:
-    """What comes to a set from others at a gate.
+    """What comes to a set from others, at the gates of one class.
 
     Attributes:
-        seconds: Per layout of the gate's domain.
-        origin: Per layout the number of the state that was at work before the gate.
-        column: Per layout the column of that state's segment.
+        seconds: ``[gates, layouts]``.
+        origin: The number of the state that was at work before.
     """
 
     seconds: FloatArray
     origin: IntArray
-    column: IntArray
-
-    def merge(self, seconds: FloatArray, origin: int, column: IntArray) -> None:
-        """Take in what comes from another set, where it is better."""
-        better = seconds < self.seconds
-        self.seconds = np.where(better, seconds, self.seconds)
-        self.origin = np.where(better, origin, self.origin)
-        self.column = np.where(better, column, self.column)
 
 
 @dataclass(eq=False)
-class _Gate:
-    """A gate, and the segment behind it.
+class _Front:
+    """What is known of a set.
 
     Attributes:
-        arrivals: What sets have from others, or begin with.
-        reached: Per set that does the segment, and per column, the seconds until its end.
+        arrivals: By class of gates what it has from others, or begins with.
+        reached: Per segment that it does, and per column, the seconds until its end.
     """
 
-    arrivals: dict[State, _Arrival]
-    reached: dict[State, FloatArray]
+    arrivals: dict[int, _Arrival]
+    reached: dict[int, FloatArray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +83,26 @@ class Way:
 
 
 class Forward:
-    """Dynamic programming over segments and sets."""
+    """Dynamic programming over sets and segments.
+
+    Sets come one after the other, those with fewer accelerators used first. Gates between segments that are alike are a
+    class: a set hands over at all gates of a class at once.
+    """
 
     def __init__(self, sets: Sets) -> None:
         """Over the sets of a pool."""
         self.sets = sets
         self.chain = sets.chain
         self.count = len(sets.chain.segments)
+        classes: dict[tuple[int, int], list[int]] = {}
+        for index in range(self.count):
+            key = (self.chain.alike[index - 1] if index else -1, self.chain.alike[index])
+            classes.setdefault(key, []).append(index)
+        self._classes = tuple(np.asarray(gates) for gates in classes.values())
+        #: Per gate the number of its class, and its place in it.
+        self._place = {
+            int(gate): (number, place) for number, gates in enumerate(self._classes) for place, gate in enumerate(gates)
+        }
 
     def way(
         self, aim: Aim, states: Sequence[State] | None = None, start: dict[State, FloatArray] | None = None
@@ -109,40 +114,113 @@ class Forward:
             states: Look at these only, each alone; by default at all.
             start: Sets that have done the first segment, and the seconds per column that this took.
         """
-        gates = [_Gate({}, {})]
+        fronts: dict[State, _Front] = {}
+        pending: dict[int, list[State]] = {}
+        numbers: list[State] = []
+
+        def front(state: State) -> _Front:
+            if state not in fronts:
+                fronts[state] = _Front({}, {})
+                pending.setdefault(sum(state.place.used), []).append(state)
+            return fronts[state]
+
         for state in (self.sets.start() if states is None else states) if start is None else start:
             if not aim.hopeless(state, 0, 0.0):
                 size = self.sets.size(state, 0)
-                gates[0].arrivals[state] = _Arrival(np.zeros(size), np.full(size, -1), np.full(size, -1))
-        for index in range(self.count):
-            gate = gates[-1]
-            before = gates[-2].reached if index else {}
-            for state in dict.fromkeys((*before, *gate.arrivals)):
-                reached = self._reached(state, index, before.get(state), gate.arrivals.get(state), aim)
-                if start is not None and index == 0:
-                    reached = start[state]
-                if reached is not None and reached.min() < aim.limit:
-                    gate.reached[state] = reached
-            if index + 1 < self.count:
-                gates.append(_Gate(self._arrive(index + 1, gate.reached, aim), {}))
-        return self._back(gates, aim.limit)
+                front(state).arrivals[0] = _Arrival(np.zeros((1, size)), np.full((1, size), -1))
+        while pending:
+            for state in pending.pop(min(pending)):
+                self.sets.check()
+                own = fronts[state]
+                self._run(state, own, aim, None if start is None else start.get(state))
+                if own.reached and not aim.alone:
+                    self._hand_over(state, own, len(numbers), aim, front)
+                numbers.append(state)
+        return self._back(fronts, numbers, aim)
 
-    def _reached(
-        self, state: State, index: int, before: FloatArray | None, arrival: _Arrival | None, aim: Aim
-    ) -> FloatArray | None:
-        """At the end of a segment: from the end of the one before on the same set, or from others."""
-        going_on = before is not None and not aim.hopeless(state, index, float(before.min()))
-        found = self.onward(state, index, before) if before is not None and going_on else None
-        if arrival is None or aim.hopeless(state, index, float(arrival.seconds.min())):
-            return found
-        anew = self.through(state, index, arrival.seconds)
-        return anew if found is None else np.minimum(found, anew)
+    def _run(self, state: State, front: _Front, aim: Aim, start: FloatArray | None) -> None:
+        """From every gate at which a set can take over, on to the end."""
+        takes_over = np.zeros(self.count, np.bool_)
+        for number, arrival in front.arrivals.items():
+            gates = self._classes[number]
+            takes_over[gates] = ~aim.hopeless(state, gates, arrival.seconds.min(axis=1))
+        before: FloatArray | None = None
+        for index in range(self.count):
+            found: FloatArray | None = None
+            if before is not None and not aim.hopeless(state, index, float(before.min())):
+                found = self.onward(state, index, before)
+            if takes_over[index]:
+                number, place = self._place[index]
+                anew = self.through(state, index, front.arrivals[number].seconds[place])
+                found = anew if found is None else np.minimum(found, anew)
+            if start is not None and index == 0:
+                found = start
+            if found is not None and found.min() < aim.limit:
+                front.reached[index] = found
+                before = found
+            else:
+                before = None
+
+    def _hand_over(
+        self, state: State, front: _Front, number: int, aim: Aim, front_of: Callable[[State], _Front]
+    ) -> None:
+        """At every gate, to every other set that can start then."""
+        for place, every in enumerate(self._classes):
+            gates = np.asarray([gate for gate in every.tolist() if gate - 1 in front.reached], np.int64)
+            if not len(gates):
+                continue
+            reached = np.stack([front.reached[gate - 1] for gate in gates.tolist()])
+            least = reached.min(axis=1)
+            open_gates = ~aim.hopeless_after(state.place.used, gates, 0.0 * least)
+            gates, reached, least = gates[open_gates], reached[open_gates], least[open_gates]
+            if not len(gates):
+                continue
+            for other in self.sets.states(state.place.used):
+                # Cheap first: the least that a crossing takes, without layouts.
+                crossing = self.sets.least_crossing(state, other, int(gates[0]))
+                near = ~aim.hopeless(other, gates, aim.handed_over(least, crossing))
+                if near.any():
+                    self._arrive(state, other, gates[near], reached[near], place, number, aim, front_of)
+
+    def _arrive(
+        self,
+        state: State,
+        other: State,
+        gates: IntArray,
+        reached: FloatArray,
+        place: int,
+        number: int,
+        aim: Aim,
+        front_of: Callable[[State], _Front],
+    ) -> None:
+        """From one set to another at some gates of a class."""
+        cross = self.sets.cross(state, other, int(gates[0]))
+        several = max(1, _MOST_AT_ONCE // max(1, cross.size))
+        blocks = [
+            aim.hand_over(reached[begin : begin + several, :, None], cross).min(axis=1)
+            for begin in range(0, len(gates), several)
+        ]
+        seconds = np.concatenate(blocks)
+        fine = ~aim.hopeless(other, gates, seconds.min(axis=1))
+        if not fine.any():
+            return
+        gates, seconds = gates[fine], seconds[fine]
+        arrivals = front_of(other).arrivals
+        if place not in arrivals:
+            shape = (len(self._classes[place]), seconds.shape[1])
+            arrivals[place] = _Arrival(np.full(shape, np.inf), np.full(shape, -1))
+        own = arrivals[place]
+        rows = np.searchsorted(self._classes[place], gates)
+        better = seconds < own.seconds[rows]
+        own.seconds[rows] = np.where(better, seconds, own.seconds[rows])
+        own.origin[rows] = np.where(better, number, own.origin[rows])
 
     def through(self, state: State, index: int, seconds: FloatArray) -> FloatArray:
         """From the layouts at a segment's gate to its end: the least seconds per column."""
         known = self.sets.known(state)
         if known is None:
-            return seconds + self.sets.least(state)[index]
+            unseen: FloatArray = seconds + self.sets.least(state)[index]
+            return unseen
         least: FloatArray = (seconds[:, None] + known.solve(index).seconds).min(axis=0)
         return least
 
@@ -150,47 +228,32 @@ class Forward:
         """The same from the columns of the segment before, on the same set."""
         known = self.sets.known(state)
         if known is None:
-            return seconds + self.sets.least(state)[index]
+            unseen: FloatArray = seconds + self.sets.least(state)[index]
+            return unseen
         return known.passage(index).onward(seconds)
 
-    def _arrive(self, index: int, ends: dict[State, FloatArray], aim: Aim) -> dict[State, _Arrival]:
-        """At the gate of a segment: sets hand over to others."""
-        arrivals: dict[State, _Arrival] = {}
-        for number, (state, reached) in enumerate(ends.items()):
-            if aim.alone or aim.hopeless_after(state.place.used, index, 0.0):
-                continue
-            least = float(reached.min())
-            for other in self.sets.states(state.place.used):
-                # Cheap first: the least that a crossing takes, without layouts.
-                if aim.hopeless(other, index, aim.handed_over(least, self.sets.least_crossing(state, other, index))):
-                    continue
-                total = aim.hand_over(reached, self.sets.cross(state, other, index))
-                seconds = total.min(axis=0)
-                if aim.hopeless(other, index, float(seconds.min())):
-                    continue
-                column = total.argmin(axis=0)
-                if other in arrivals:
-                    arrivals[other].merge(seconds, number, column)
-                else:
-                    arrivals[other] = _Arrival(seconds, np.full(len(seconds), number), column)
-        return arrivals
-
-    def _back(self, gates: list[_Gate], limit: float) -> Way | None:
+    def _back(self, fronts: dict[State, _Front], numbers: list[State], aim: Aim) -> Way | None:
         """Follow the best end back to the start."""
-        if not gates[-1].reached:
+        last = self.count - 1
+        ends = {state: front.reached[last] for state, front in fronts.items() if last in front.reached}
+        if not ends:
             return None
-        state, ends = min(gates[-1].reached.items(), key=lambda item: float(item[1].min()))
-        column = int(ends.argmin())
-        seconds = float(ends[column])
+        state = min(ends, key=lambda own: float(ends[own].min()))
+        column = int(ends[state].argmin())
+        seconds = float(ends[state][column])
         if not np.isfinite(seconds):
             return None
         steps: list[Step] = []
+        ended: list[FloatArray] = []
         for index in reversed(range(self.count)):
-            arrival = gates[index].arrivals.get(state)
-            before = gates[index - 1].reached.get(state) if index else None
+            front = fronts[state]
+            ended.append(front.reached[index])
+            number, place = self._place[index]
+            arrival = front.arrivals.get(number)
+            before = front.reached.get(index - 1)
             row, least = 0, np.inf
             if arrival is not None:
-                total = arrival.seconds + self._to(state, index, column)
+                total = arrival.seconds[place] + self._to(state, index, column)
                 row = int(total.argmin())
                 least = float(total[row])
             if before is not None and (going_on := self._from(state, index, before, column))[0] <= least:
@@ -200,11 +263,12 @@ class Forward:
                 continue
             steps.append(Step(state, row, column))
             if index and arrival is not None:
-                column = int(arrival.column[row])
-                state = list(gates[index - 1].reached)[int(arrival.origin[row])]
+                origin = numbers[int(arrival.origin[place, row])]
+                cross = self.sets.cross(origin, state, index)[:, [row]]
+                column = int(aim.hand_over(fronts[origin].reached[index - 1][:, None], cross).argmin())
+                state = origin
         steps.reverse()
-        ended = tuple(gate.reached[step.state] for gate, step in zip(gates, steps, strict=True))
-        return Way(seconds, tuple(steps), ended, limit - seconds)
+        return Way(seconds, tuple(steps), tuple(reversed(ended)), aim.limit - seconds)
 
     def _to(self, state: State, index: int, column: int) -> FloatArray:
         """Seconds from every layout at a segment's gate to one column."""

@@ -59,18 +59,18 @@ class Passage:
         """The least seconds per column, from those per column of the segment before."""
         if self._joined is not None:
             least: FloatArray = (before[:, None] + self._joined).min(axis=0)
-            return least
-        conversion, seconds = self._tables()
-        least = ((before[:, None] + conversion).min(axis=0)[:, None] + seconds).min(axis=0)
+        else:
+            conversion, seconds = self._tables()
+            least = ((before[:, None] + conversion).min(axis=0)[:, None] + seconds).min(axis=0)
         return least
 
     def backward(self, after: FloatArray) -> FloatArray:
         """The least seconds that are left, per column of the segment before, from those per column."""
         if self._joined is not None:
             least: FloatArray = (self._joined + after).min(axis=1)
-            return least
-        conversion, seconds = self._tables()
-        least = (conversion + (seconds + after).min(axis=1)).min(axis=1)
+        else:
+            conversion, seconds = self._tables()
+            least = (conversion + (seconds + after).min(axis=1)).min(axis=1)
         return least
 
     def origin(self, before: FloatArray, column: int) -> tuple[float, int, int]:
@@ -83,8 +83,8 @@ class Passage:
             return float(total[previous]), previous, int(self.rows[previous])
         conversion, seconds = self._tables()
         every = before[:, None] + conversion + seconds[:, column]
-        previous, row = np.unravel_index(int(every.argmin()), every.shape)
-        return float(every[previous, row]), int(previous), int(row)
+        previous, row = divmod(int(every.argmin()), every.shape[1])
+        return float(every[previous, row]), previous, row
 
 
 def passage(chain: Chain, on: OnSet, index: int, columns: IntArray, domain: IntArray) -> Passage:

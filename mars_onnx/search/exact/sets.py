@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
@@ -34,12 +34,21 @@ class State:
 
 @dataclass(eq=False)
 class Sets:
-    """The sets of a pool, and what goes from one to another."""
+    """The sets of a pool, and what goes from one to another.
+
+    Attributes:
+        chain: The problem.
+        pool: The accelerators.
+        shapes: Which sets there are.
+        tariff: What memory costs, if it does.
+        check: Called again and again in long work; what it raises ends the work.
+    """
 
     chain: Chain
     pool: Pool
     shapes: Shapes
     tariff: Tariff | None = None
+    check: Callable[[], None] = lambda: None
     _known: dict[tuple[object, ...], SegmentTables] = field(default_factory=dict)
     _layouts: dict[tuple[object, ...], SetLayouts] = field(default_factory=dict)
     _least: dict[tuple[object, ...], FloatArray] = field(default_factory=dict)
@@ -82,8 +91,12 @@ class Sets:
             likeness = self.shapes.likeness(members)
             if likeness not in self._layouts:
                 self._layouts[likeness] = SetLayouts(self.pool, members, self.shapes.levels(members), self.tariff)
-            self._known[key] = SegmentTables(self.chain, OnSet(self._layouts[likeness], state.designs))
+            self._known[key] = SegmentTables(self.chain, OnSet(self._layouts[likeness], state.designs), self.check)
         return self._known[key]
+
+    def stamp(self) -> int:
+        """Grows when more is known of what sets take inside."""
+        return len(self._known) + sum(layouts.version for layouts in self._layouts.values())
 
     def looked(self) -> tuple[SetLayouts, ...]:
         """What is known of the members of sets at which somebody has looked."""
