@@ -92,9 +92,8 @@ class SegmentTables:
         self._solved[index] = (now, stamp, solved)
         return solved
 
-    def sharpen(self, index: int, row: int, column: int) -> bool:
+    def sharpen(self, solved: Solved, row: int, column: int) -> bool:
         """Make every cost exact of what is best for a segment from a layout to another; says whether one was not."""
-        solved = self.solve(index)
         if (row, column) in solved.sharp:
             return False
         decision = self._decision(solved, row, column)

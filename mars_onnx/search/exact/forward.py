@@ -15,11 +15,14 @@ import numpy as np
 
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.aims import Aim
+from mars_onnx.search.exact.alternatives import alternatives
 from mars_onnx.search.exact.moves import FloatArray
 from mars_onnx.search.exact.sets import Sets, State
 
 #: To find a way through so many segments takes about as long as to price a redistribution.
 _SEGMENTS_PER_PRICE = 16
+#: Entries of the tables of one set that are priced besides those on the best way.
+_ALTERNATIVES = 64
 #: Entries of tables that are added up together.
 _MOST_AT_ONCE = 2_000_000
 
@@ -314,14 +317,21 @@ class Forward:
                 self.sets.look(state)
             return True
         changed = False
+        # All as it is now: what becomes exact on the way does not call for new tables yet.
+        solved = [self.sets.look(step.state).solve(index) for index, step in enumerate(way.steps)]
+        alone = all(step.state is way.steps[0].state for step in way.steps) and not skip
+        tables = self.sets.look(way.steps[0].state)
+        others = alternatives(tables, way.seconds + way.room, _ALTERNATIVES) if alone else []
         for index, step in enumerate(way.steps):
-            tables = self.sets.look(step.state)
             if index >= skip:
-                changed |= tables.sharpen(index, step.row, step.column)
+                changed |= self.sets.look(step.state).sharpen(solved[index], step.row, step.column)
             if index and way.steps[index - 1].state is not step.state:
                 changed |= self._price_crossing(index, way)
             elif index:
                 changed |= self._price_gate(index, way.steps[index - 1], step)
+        if changed:
+            for index, row, column in others:
+                tables.sharpen(solved[index], row, column)
         return changed
 
     def _price_gate(self, index: int, before: Step, after: Step) -> bool:

@@ -51,9 +51,9 @@ class Passage:
         return self
 
     def _tables(self) -> tuple[FloatArray, FloatArray]:
-        if self._conversion is None or self._seconds is None:
-            raise ValueError("a passage without tables")
-        return self._conversion, self._seconds
+        if self._conversion is None:
+            raise ValueError("a passage without a conversion")
+        return self._conversion, self._table()
 
     def onward(self, before: FloatArray) -> FloatArray:
         """The least seconds per column, from those per column of the segment before."""
@@ -63,6 +63,21 @@ class Passage:
             conversion, seconds = self._tables()
             least = ((before[:, None] + conversion).min(axis=0)[:, None] + seconds).min(axis=0)
         return least
+
+    def arrive(self, before: FloatArray) -> FloatArray:
+        """The least seconds per row of the segment behind, from those per column of the segment before."""
+        seconds = self._table()
+        if self.rows is not None:
+            least: FloatArray = np.full(len(seconds), np.inf)
+            np.minimum.at(least, self.rows, before)
+        else:
+            least = (before[:, None] + self._tables()[0]).min(axis=0)
+        return least
+
+    def _table(self) -> FloatArray:
+        if self._seconds is None:
+            raise ValueError("a passage without tables")
+        return self._seconds
 
     def backward(self, after: FloatArray) -> FloatArray:
         """The least seconds that are left, per column of the segment before, from those per column."""
@@ -75,10 +90,8 @@ class Passage:
 
     def origin(self, before: FloatArray, column: int) -> tuple[float, int, int]:
         """The best way to a column: its seconds, the column of the segment before, and the row between them."""
-        if self._seconds is None:
-            raise ValueError("a passage without tables")
         if self.rows is not None:
-            total = before + self._seconds[self.rows, column]
+            total = before + self._table()[self.rows, column]
             previous = int(total.argmin())
             return float(total[previous]), previous, int(self.rows[previous])
         conversion, seconds = self._tables()
