@@ -8,9 +8,14 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from mars_onnx.search.exact.moves import FloatArray
+from mars_onnx.rules.axes import IntArray
+from mars_onnx.search.exact.moves import BoolArray, FloatArray
 from mars_onnx.search.exact.rest import Order, Rest, order_of
 from mars_onnx.search.exact.sets import Sets, State
+
+#: One gate or several, and seconds until then.
+Gates = int | IntArray
+Seconds = float | FloatArray
 
 
 class Aim(Protocol):
@@ -19,20 +24,25 @@ class Aim(Protocol):
     limit: float
     alone: bool
 
-    def hopeless(self, state: State, index: int, seconds: float) -> bool:
+    def hopeless(self, state: State, index: Gates, seconds: Seconds) -> BoolArray:
         """Whether a set that starts a segment after so many seconds cannot stay below the limit."""
         ...
 
-    def hopeless_after(self, used: tuple[int, ...], index: int, seconds: float) -> bool:
+    def hopeless_after(self, used: tuple[int, ...], index: Gates, seconds: Seconds) -> BoolArray:
         """The same for every set that could take over when these accelerators are used."""
         ...
 
     def hand_over(self, reached: FloatArray, crossing: FloatArray) -> FloatArray:
-        """Seconds of the set that takes over, ``[columns, layouts]``."""
+        """Seconds of the set that takes over.
+
+        Args:
+            reached: Seconds before, ``[..., columns, 1]``.
+            crossing: Seconds between them, ``[columns, layouts]``.
+        """
         ...
 
-    def handed_over(self, least: float, crossing: float) -> float:
-        """The same for one column and one layout."""
+    def handed_over(self, least: FloatArray, crossing: float) -> FloatArray:
+        """The same without layouts, at several gates."""
         ...
 
 
@@ -77,21 +87,21 @@ class LeastLatency:
             return []
         return [state for state in self._rest.best() if self._sets.known(state) is None]
 
-    def hopeless(self, state: State, index: int, seconds: float) -> bool:
+    def hopeless(self, state: State, index: Gates, seconds: Seconds) -> BoolArray:
         """Whether what is left takes too long at least."""
-        return seconds + float(self._rest.own[self._order.number[state], index]) >= self.limit
+        return np.asarray(seconds + self._rest.own[self._order.number[state], index] >= self.limit)
 
-    def hopeless_after(self, used: tuple[int, ...], index: int, seconds: float) -> bool:
+    def hopeless_after(self, used: tuple[int, ...], index: Gates, seconds: Seconds) -> BoolArray:
         """Whether what is left takes every other set too long."""
-        return seconds + float(self._rest.after[self._order.place[used], index]) >= self.limit
+        return np.asarray(seconds + self._rest.after[self._order.place[used], index] >= self.limit)
 
     def hand_over(self, reached: FloatArray, crossing: FloatArray) -> FloatArray:
         """The crossing comes after all that was before."""
-        total: FloatArray = reached[:, None] + crossing
+        total: FloatArray = reached + crossing
         return total
 
-    def handed_over(self, least: float, crossing: float) -> float:
-        """The same for one column and one layout."""
+    def handed_over(self, least: FloatArray, crossing: float) -> FloatArray:
+        """The same without layouts."""
         return least + crossing
 
 
@@ -111,21 +121,21 @@ class LeastPeriod:
     def _free(self, used: tuple[int, ...]) -> int:
         return sum(self._cells) - sum(used)
 
-    def hopeless(self, state: State, index: int, seconds: float) -> bool:
+    def hopeless(self, state: State, index: Gates, seconds: Seconds) -> BoolArray:
         """Whether the accelerators that are left cannot do the work that is left."""
-        room = (self.limit - seconds) * len(state.place.members) + self.limit * self._free(state.place.used)
-        return seconds >= self.limit or float(self._work[index]) >= room
+        room = (self.limit - np.asarray(seconds)) * len(state.place.members) + self.limit * self._free(state.place.used)
+        return np.asarray((np.asarray(seconds) >= self.limit) | (self._work[index] >= room))
 
-    def hopeless_after(self, used: tuple[int, ...], index: int, seconds: float) -> bool:
+    def hopeless_after(self, used: tuple[int, ...], index: Gates, seconds: Seconds) -> BoolArray:
         """Whether those that are free cannot."""
-        return seconds >= self.limit or float(self._work[index]) >= self.limit * self._free(used)
+        return np.asarray((np.asarray(seconds) >= self.limit) | (self._work[index] >= self.limit * self._free(used)))
 
     def hand_over(self, reached: FloatArray, crossing: FloatArray) -> FloatArray:
         """A crossing keeps both sets busy."""
-        fits = reached[:, None] + crossing < self.limit
-        started: FloatArray = np.where(fits, crossing, np.inf)
+        started: FloatArray = np.where(reached + crossing < self.limit, crossing, np.inf)
         return started
 
-    def handed_over(self, least: float, crossing: float) -> float:
-        """The same for one column and one layout."""
-        return crossing if least + crossing < self.limit else float("inf")
+    def handed_over(self, least: FloatArray, crossing: float) -> FloatArray:
+        """The same without layouts."""
+        started: FloatArray = np.where(least + crossing < self.limit, crossing, np.inf)
+        return started

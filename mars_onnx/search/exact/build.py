@@ -10,8 +10,8 @@ import numpy as np
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.moves import FloatArray
-from mars_onnx.search.exact.nearby import ends_of, sharpen_nearby
 from mars_onnx.search.exact.onset import Edge, LayerLayouts, OnSet
+from mars_onnx.search.exact.passage import Passage, passage
 from mars_onnx.search.exact.relaxation import Relaxation
 from mars_onnx.search.exact.segments import inputs_of
 from mars_onnx.search.exact.tables import Elimination, TooWideError
@@ -71,10 +71,11 @@ class SegmentTables:
 
     chain: Chain
     on: OnSet
+    check: Callable[[], None]
     _solved: dict[int, tuple[int, int, Solved]] = field(default_factory=dict)
     _builds: dict[int, SegmentBuild] = field(default_factory=dict)
     _domains: dict[int, IntArray] = field(default_factory=dict)
-    _conversions: dict[tuple[int, int], tuple[int, FloatArray]] = field(default_factory=dict)
+    _passages: dict[tuple[int, int], Passage] = field(default_factory=dict)
 
     def solve(self, index: int) -> Solved:
         """The table of a segment, as exact as costs are known by now."""
@@ -84,6 +85,7 @@ class SegmentTables:
         if known is not None and known[0] == now:
             return known[2]
         if index not in self._builds:
+            self.check()
             self._builds[index] = SegmentBuild(self.chain, self.on, index)
         build = self._builds[index]
         stamp = build.stamp()
@@ -94,9 +96,8 @@ class SegmentTables:
         self._solved[index] = (now, stamp, solved)
         return solved
 
-    def sharpen(self, index: int, row: int, column: int) -> bool:
+    def sharpen(self, solved: Solved, row: int, column: int) -> bool:
         """Make every cost exact of what is best for a segment from a layout to another; says whether one was not."""
-        solved = self.solve(index)
         if (row, column) in solved.sharp:
             return False
         before = solved.seconds[row, column]
@@ -104,11 +105,7 @@ class SegmentTables:
         # Where tables are too wide, the bound for these two layouts is only now as good as it gets.
         layouts, changed = self.on.layouts, bool(solved.seconds[row, column] > before * (1 + _ROUNDING))
         for move in decision.moves:
-            moves = layouts.moves(self.chain.kinds[move.tensor])
-            if moves.sharpen(move.source, move.target):
-                changed = True
-                if solved.build.wide:
-                    sharpen_nearby(moves, move.source, move.target, *ends_of(self.chain, self.on, move.tensor))
+            changed |= layouts.moves(self.chain.kinds[move.tensor]).sharpen(move.source, move.target)
         for number, strategy in decision.strategies.items():
             changed |= layouts.price_resolution(self.chain.problem.layers[number].signature, strategy)
         if not changed:
@@ -126,24 +123,12 @@ class SegmentTables:
         own = self.chain.segments[index]
         return _shifted(found, own.layers[0] - like.layers[0], like.gate, own.gate)
 
-    def conversion(self, index: int) -> FloatArray:
-        """Seconds at least from how the tensor at a gate is made to every layout in which a segment takes it."""
-        gate = self.chain.segments[index].gate
-        if gate is None:
-            return np.zeros((1, 1))
-        columns, domain = self.solve(index - 1).columns, self.domain(index)
+    def passage(self, index: int) -> Passage:
+        """From the end of the segment before to the end of a segment."""
         key = (self.chain.alike[index - 1], self.chain.alike[index])
-        if len(self.chain.consumers[gate]) > 1:
-            kind = self.chain.kinds[gate]
-            edge = self.on.layouts.edge(kind, columns, domain)
-            known = self._conversions.get(key)
-            if known is None or known[0] != edge.version:
-                closed = unstated(self.on, kind, columns, domain)
-                known = self._conversions[key] = edge.version, np.where(closed, np.inf, edge.seconds)
-            return known[1]
-        if key not in self._conversions:
-            self._conversions[key] = 0, np.where(columns[:, None] == domain[None], 0.0, np.inf)
-        return self._conversions[key][1]
+        if key not in self._passages:
+            self._passages[key] = passage(self.chain, self.on, index, self.solve(index - 1).columns, self.domain(index))
+        return self._passages[key].now(self.solve(index).seconds)
 
     def domain(self, index: int) -> IntArray:
         """Layouts in which the tensor at a segment's gate can be there for it."""

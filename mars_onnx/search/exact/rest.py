@@ -15,7 +15,6 @@ import numpy as np
 
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.build import SegmentTables
 from mars_onnx.search.exact.moves import FloatArray, one_port
 from mars_onnx.search.exact.sets import Sets, State
 
@@ -69,45 +68,6 @@ def order_of(sets: Sets, start: Sequence[State], alone: bool) -> Order:
     return Order(tuple(number), number, tuple(examples), kind, places, tuple(first.values()), after)
 
 
-@dataclass(frozen=True, eq=False)
-class Runs:
-    """What a set takes at least without handing over, by gate.
-
-    Attributes:
-        own: Seconds of each segment.
-        end: Seconds from each gate to the end.
-        most: What :attr:`end` can be from a gate on at most, whatever the layout before it.
-    """
-
-    own: FloatArray
-    end: FloatArray
-    most: FloatArray
-
-
-def runs_of(sets: Sets, state: State) -> Runs:
-    """As far as is known of a set by now."""
-    own = sets.least(state)
-    known = sets.known(state)
-    if known is None:
-        end = np.concatenate([np.cumsum(own[::-1])[::-1], [0.0]])
-        return Runs(own, end, end)
-    return _runs(known, own)
-
-
-def _runs(known: SegmentTables, own: FloatArray) -> Runs:
-    count = len(own)
-    end, most = np.zeros(count + 1), np.zeros(count + 1)
-    after: FloatArray | None = None
-    for index in reversed(range(count)):
-        seconds = known.solve(index).seconds
-        left = (seconds if after is None else seconds + after).min(axis=1)
-        end[index] = left.min()
-        if index:
-            after = (known.conversion(index) + left).min(axis=1)
-            most[index] = after.max()
-    return Runs(own, end, most)
-
-
 @lru_cache(maxsize=16)
 def _at_best(pool: Pool) -> tuple[float, float]:
     """Seconds at least until anything comes to another accelerator, and per byte that one accelerator takes in."""
@@ -129,7 +89,7 @@ class Rest:
     def __init__(self, sets: Sets, order: Order, alone: bool) -> None:
         """With what the tables of the sets say by now; alone, no state hands over."""
         count = len(sets.chain.segments)
-        runs = [runs_of(sets, state) for state in order.kinds]
+        runs = [sets.runs(state) for state in order.kinds]
         end = np.stack([own.end for own in runs])[order.kind]
         self._order, self._end = order, end
         self._least = np.stack([own.own for own in runs])[order.kind]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
@@ -18,6 +18,7 @@ from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.least import least_seconds
 from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves, crossing
 from mars_onnx.search.exact.onset import OnSet, SetLayouts
+from mars_onnx.search.exact.runs import Runs, runs_at_least, runs_of
 from mars_onnx.search.exact.shapes import Place, Shapes
 from mars_onnx.search.exact.takers import needs_of
 from mars_onnx.search.exact.tariff import Tariff
@@ -33,12 +34,21 @@ class State:
 
 @dataclass(eq=False)
 class Sets:
-    """The sets of a pool, and what goes from one to another."""
+    """The sets of a pool, and what goes from one to another.
+
+    Attributes:
+        chain: The problem.
+        pool: The accelerators.
+        shapes: Which sets there are.
+        tariff: What memory costs, if it does.
+        check: Called again and again in long work; what it raises ends the work.
+    """
 
     chain: Chain
     pool: Pool
     shapes: Shapes
     tariff: Tariff | None = None
+    check: Callable[[], None] = lambda: None
     _known: dict[tuple[object, ...], SegmentTables] = field(default_factory=dict)
     _layouts: dict[tuple[object, ...], SetLayouts] = field(default_factory=dict)
     _least: dict[tuple[object, ...], FloatArray] = field(default_factory=dict)
@@ -46,7 +56,7 @@ class Sets:
     _needed: dict[int, float] = field(default_factory=dict)
     _placed: dict[tuple[int, ...], list[State]] = field(default_factory=dict)
     _keys: dict[State, tuple[object, ...]] = field(default_factory=dict)
-    _lowest: dict[int, tuple[int, FloatArray]] = field(default_factory=dict)
+    _runs: dict[tuple[object, ...], tuple[int, Runs]] = field(default_factory=dict)
     _crossings: dict[tuple[object, ...], tuple[int, FloatArray]] = field(default_factory=dict)
 
     def start(self) -> list[State]:
@@ -81,8 +91,12 @@ class Sets:
             likeness = self.shapes.likeness(members)
             if likeness not in self._layouts:
                 self._layouts[likeness] = SetLayouts(self.pool, members, self.shapes.levels(members), self.tariff)
-            self._known[key] = SegmentTables(self.chain, OnSet(self._layouts[likeness], state.designs))
+            self._known[key] = SegmentTables(self.chain, OnSet(self._layouts[likeness], state.designs), self.check)
         return self._known[key]
+
+    def stamp(self) -> int:
+        """Grows when more is known of what sets take inside."""
+        return len(self._known) + sum(layouts.version for layouts in self._layouts.values())
 
     def looked(self) -> tuple[SetLayouts, ...]:
         """What is known of the members of sets at which somebody has looked."""
@@ -101,15 +115,17 @@ class Sets:
 
     def least(self, state: State) -> FloatArray:
         """Per segment the least seconds on a set, as far as is known."""
+        return self.runs(state).own
+
+    def runs(self, state: State) -> Runs:
+        """What a set takes at least without handing over, as far as is known."""
         known = self.known(state)
-        if known is None:
-            return self._compute(state)
-        version = known.on.layouts.version
-        found = self._lowest.get(id(known))
+        key = self.key(state)
+        version = -1 if known is None else known.on.layouts.version
+        found = self._runs.get(key)
         if found is None or found[0] != version:
-            count = len(self.chain.segments)
-            lowest = np.asarray([known.solve(index).seconds.min() for index in range(count)])
-            found = self._lowest[id(known)] = (version, lowest)
+            runs = runs_at_least(self._compute(state)) if known is None else runs_of(known)
+            found = self._runs[key] = version, runs
         return found[1]
 
     def _compute(self, state: State) -> FloatArray:
