@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -100,10 +100,8 @@ class SegmentTables:
         """Make every cost exact of what is best for a segment from a layout to another; says whether one was not."""
         if (row, column) in solved.sharp:
             return False
-        before = solved.seconds[row, column]
         decision = self._decision(solved, row, column)
-        # Where tables are too wide, the bound for these two layouts is only now as good as it gets.
-        layouts, changed = self.on.layouts, bool(solved.seconds[row, column] > before * (1 + _ROUNDING))
+        layouts, changed = self.on.layouts, solved.build.wide and self._raised(solved, row, column)
         for move in decision.moves:
             changed |= layouts.moves(self.chain.kinds[move.tensor]).sharpen(move.source, move.target)
         for number, strategy in decision.strategies.items():
@@ -111,6 +109,14 @@ class SegmentTables:
         if not changed:
             solved.sharp.add((row, column))
         return changed
+
+    def _raised(self, solved: Solved, row: int, column: int) -> bool:
+        """Whether a bound is higher since somebody has asked for a decision; then it is in the tables from now on."""
+        seconds = solved.build.least()
+        for index, (now, stamp, own) in self._solved.items():
+            if own is solved and seconds is not solved.seconds:
+                self._solved[index] = now, stamp, replace(solved, seconds=seconds)
+        return bool(seconds[row, column] > solved.seconds[row, column] * (1 + _ROUNDING))
 
     def _decision(self, solved: Solved, row: int, column: int) -> Decision:
         """The same, of the first segment that is like this one."""
@@ -122,6 +128,11 @@ class SegmentTables:
         like = self.chain.segments[self.chain.alike[index]]
         own = self.chain.segments[index]
         return _shifted(found, own.layers[0] - like.layers[0], like.gate, own.gate)
+
+    @property
+    def wide(self) -> bool:
+        """Whether some segment at which somebody has looked has only bounds."""
+        return any(build.wide for build in self._builds.values())
 
     def passage(self, index: int) -> Passage:
         """From the end of the segment before to the end of a segment."""
@@ -258,7 +269,7 @@ class SegmentBuild:
 
     @property
     def wide(self) -> bool:
-        """Whether the factors are too wide to be eliminated, and there are only bounds."""
+        """Whether there are only bounds, as the factors are too wide for elimination."""
         return isinstance(self._sum, Relaxation)
 
     def stamp(self) -> int:

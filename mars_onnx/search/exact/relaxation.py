@@ -111,23 +111,23 @@ class Relaxation:
         known = self._fixed.get((row, column))
         if known is None or known.version != self._version:
             known = self._fixed[row, column] = self._fix(row, column, float(table[row, column]))
-            table[row, column] = known.bound
+            if known.bound > table[row, column]:
+                # Whoever has the table sees it as it was.
+                self._least = table.copy()
+                self._least[row, column] = known.bound
         return dict(enumerate(known.values))
 
     def _bounded(self) -> FloatArray:
         """The bounds, as good as they get for all values at once."""
         self._refresh()
         self._pass_messages(self._alone)
-        table = np.maximum(self._bounds(self._alone, backward=True), self._bounds(self._alone, backward=False))
+        forth, back = (self._bounds(self._alone, backward) for backward in (False, True))
+        table: FloatArray = np.maximum(forth, back)
         if self._least is not None:
             table = np.maximum(table, self._least)
         table[table > _IMPOSSIBLE / 2] = np.inf
-        if self._least is None:
-            self._least = table
-        else:
-            # Whoever has the table sees it grow.
-            self._least[:] = table
-        return self._least
+        self._least = table
+        return table
 
     def _fix(self, row: int, column: int, bound: float) -> _Fixed:
         """The bound for single values of the variables that are kept, and a good assignment."""
