@@ -144,6 +144,15 @@ class OverheadEntry(_Base):
     """However small it is."""
     kept_bytes_per_s: Bandwidth | None = None
     """Rate at which a member copies what it keeps of its tensor to where the result is; default: it stays in place."""
+    assembled_bytes_per_s: Bandwidth | None = None
+    """Rate at which a member puts a result together whose pieces do not follow one another in memory, such as the rows
+    of an image with several channels; of AllGather only. Default: no more than if they do."""
+
+    @model_validator(mode="after")
+    def _gathers(self) -> OverheadEntry:
+        if self.assembled_bytes_per_s is not None and self.ops != ("AllGather",):
+            raise ValueError("assembled_bytes_per_s is for ops ['AllGather'] alone")
+        return self
 
 
 class CollectivesEntry(Sourced):

@@ -227,7 +227,11 @@ def _collectives(entry: CollectivesEntry | None) -> Collectives:
         reduction_bytes_per_s=entry.reduction_bytes_per_s,
         reductions_overlap=entry.reductions == "overlapped",
         algorithms=chosen,
-        overheads={op: Overhead(own.latency_s, own.kept_bytes_per_s) for own in entry.overheads for op in own.ops},
+        overheads={
+            op: Overhead(own.latency_s, own.kept_bytes_per_s, own.assembled_bytes_per_s)
+            for own in entry.overheads
+            for op in own.ops
+        },
         source=entry.source,
     )
 
