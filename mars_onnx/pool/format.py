@@ -25,6 +25,7 @@ MAX_LINKS = 32768
 #: Names become file names (``<id>.onnx``), here and on other systems.
 MAX_NAME_LENGTH = 64
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$"
+PROVIDER_PATTERN = r"^[A-Za-z][A-Za-z0-9]{0,31}$"
 _DEVICES = r"con|prn|aux|nul|com[0-9]|lpt[0-9]"
 RESERVED = re.compile(rf"(annotated|plan|report|trace|({_DEVICES})(\..*)?)", re.IGNORECASE)
 
@@ -70,6 +71,9 @@ class DesignFile(DesignEntry):
     """Format and version of this file."""
 
 
+Provider = Annotated[str, Field(strict=True, pattern=PROVIDER_PATTERN)]
+
+
 class AcceleratorEntry(Sourced):
     """A device with its own memory. Its place in the list is its rank."""
 
@@ -83,6 +87,9 @@ class AcceleratorEntry(Sourced):
     """Memory for weights, activations and communication buffers."""
     memory_bandwidth_bytes_per_s: Bandwidth
     """Rate between that memory and the arithmetic."""
+    provider: Provider | None = None
+    """Execution provider of ONNX Runtime that mars-onnx-run takes for it, without the ending ExecutionProvider: `CPU`,
+    `CUDA`, `OpenVINO`, ...; default: `CPU`. No price depends on it."""
 
 
 class NodeEntry(_Base):

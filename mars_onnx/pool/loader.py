@@ -177,6 +177,7 @@ def _pool(entry: PoolFile, designs: dict[str, Design]) -> Pool:
             memory_bytes=accelerator.memory_bytes,
             memory_bandwidth_bytes_per_s=accelerator.memory_bandwidth_bytes_per_s,
             source=accelerator.source,
+            provider=accelerator.provider,
         )
         for rank, accelerator in enumerate(entry.accelerators)
     )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import socket
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from mars_onnx.errors import InputError, MarsError, UsageError
+from mars_onnx.errors import InputError, MarsError, RunError, UsageError
 from mars_onnx.runtime.boxes import accelerator_name, check_inputs, check_names, default_depth
 from mars_onnx.runtime.executor import PartitionExecutor, describe
 from mars_onnx.runtime.mpi.library import load_mpi
@@ -21,7 +23,7 @@ from mars_onnx.runtime.native.region import MpiRegion
 from mars_onnx.runtime.plan_file import FILE_NAME, PlanFile, check_partition, file_sha256, load_plan
 from mars_onnx.runtime.profile import Recorder, Track, chrome_trace, step_facts
 from mars_onnx.runtime.runner import load_partition
-from mars_onnx.runtime.sessions import FASTEST, ExecutorOptions
+from mars_onnx.runtime.sessions import FASTEST, ExecutorOptions, check_accelerators, check_provider
 from mars_onnx.runtime.transport import Array
 
 if TYPE_CHECKING:
@@ -87,15 +89,17 @@ class Rank:
         self._comm = (comm or mpi.COMM_WORLD).Dup()
         self.process = self._comm.Get_rank()
         self.is_host = self.process == HOST
-        self._names: list[str] = []
-        self.plan, digest = self._together(lambda: _load_plan(Path(folder)))
+        read = _attempt(lambda: _load_plan(Path(folder)))
+        # Until all have read the same plan, processes are called what the host's says.
+        self._names: list[str] = self._comm.bcast(_named(read, self._comm.Get_size(), ranks), HOST)
+        self.plan, digest = self._agree(read)
         self._together(lambda: self._check_plan(Path(folder), self._comm.bcast(digest, HOST), digest))
         self.ranks = self._together(lambda: checked_ranks(self.plan, self._comm.Get_size(), ranks))
         self.rank = self.ranks[self.process]
         self.name = accelerator_name(self.plan, self.rank)
-        self._names = [accelerator_name(self.plan, rank) for rank in self.ranks]
-        self._watch = Watch(self._comm, self.name) if watch else None
         options = options or FASTEST
+        self._together(lambda: check_accelerators(options, [entry.accelerator for entry in self.plan.partitions]))
+        self._watch = Watch(self._comm, self.name) if watch else None
         try:
             self._transport = MpiTransport(self._comm.Dup(), self.ranks)
             self._region = MpiRegion(self._comm.Dup(), self.ranks) if options.native else None
@@ -105,6 +109,9 @@ class Rank:
             # All have agreed to end.
             if self._watch is not None:
                 self._watch.close()
+            raise
+        except BaseException as error:
+            self._announce(error)
             raise
         if self._watch is not None:
             self._watch.steps([describe(step) for step in self._executor.steps()])
@@ -273,7 +280,10 @@ class Rank:
 
     def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         with self._announcing():
-            results = self._executor.run(inputs)
+            try:
+                results = self._executor.run(inputs)
+            except MemoryError as error:
+                raise RunError(_told(error)[0]) from error
         if self._watch is not None:
             self._watch.idle()
         return results
@@ -298,8 +308,10 @@ class Rank:
 
     def _load(self, folder: Path, options: ExecutorOptions) -> PartitionExecutor:
         entry = next(entry for entry in self.plan.partitions if entry.rank == self.rank)
+        options = options.of(entry.accelerator, entry.provider)
+        check_provider(options, entry.accelerator)
         path = check_partition(folder, entry)
-        executor = PartitionExecutor(load_partition(path), self._transport, options.of(self.name), self._region)
+        executor = PartitionExecutor(load_partition(path), self._transport, options, self._region)
         check_names(self.plan, self.rank, executor.inputs, executor.outputs)
         return executor
 
@@ -310,15 +322,13 @@ class Rank:
             EverywhereError: All processes have failed in the same way.
             MarsError: Some have; the message names the first.
         """
-        results: list[_T] = []
-        failure: MarsError | None = None
-        try:
-            results.append(work())
-        except MarsError as error:
-            failure = error
-        told = self._comm.allgather(None if failure is None else (str(failure), failure.exit_code))
-        if failure is None and not any(told):
-            return results[0]
+        return self._agree(_attempt(work))
+
+    def _agree(self, attempt: _Attempt[_T]) -> _T:
+        """The result, if all have one; see :meth:`_together`."""
+        told = self._comm.allgather(attempt.failure)
+        if not any(told):
+            return attempt.results[0]
         texts = [entry[0] for entry in told if entry is not None]
         process = next(process for process, entry in enumerate(told) if entry is not None)
         if len(texts) == len(told) and len(set(texts)) == 1:
@@ -326,6 +336,33 @@ class Rank:
         who = self._names[process] if self._names else f"process {process}"
         machine = self._comm.bcast(socket.gethostname(), process)
         raise ProcessError(f"{who} on {machine}: {texts[0]}", told[process][1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt(Generic[_T]):
+    """What something has given, or a message and the exit code."""
+
+    results: tuple[_T, ...] = ()
+    failure: tuple[str, int] | None = None
+
+
+def _attempt(work: Callable[[], _T]) -> _Attempt[_T]:
+    try:
+        return _Attempt((work(),))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the others wait to be told
+        if not isinstance(error, (MarsError, MemoryError)):
+            traceback.print_exc()
+        return _Attempt(failure=_told(error))
+
+
+def _named(read: _Attempt[tuple[PlanFile, str]], processes: int, ranks: Sequence[int | str] | None) -> list[str]:
+    """What messages call the processes, if the plan says it."""
+    try:
+        return [
+            accelerator_name(plan, rank) for plan, _ in read.results for rank in checked_ranks(plan, processes, ranks)
+        ]
+    except MarsError:
+        return []
 
 
 class _Monitor:
@@ -350,6 +387,8 @@ def _told(error: BaseException) -> tuple[str, int]:
     """A message for the other processes, and the exit code."""
     if isinstance(error, MarsError):
         return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        return "out of memory" + (f" ({error})" if str(error) else ""), 1
     return f"{type(error).__name__}: {error}", 1
 
 
