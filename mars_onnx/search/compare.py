@@ -42,7 +42,7 @@ def comparators(names: Sequence[str], chosen: str) -> tuple[str, ...]:
 
     Args:
         names: Of methods, or ``all``.
-        chosen: The method whose mapping they are compared with; ``all`` leaves it out.
+        chosen: The method whose mapping they are compared with; ``all`` leaves it out, and those for small problems.
 
     Raises:
         UsageError: There is no such method.
@@ -51,7 +51,8 @@ def comparators(names: Sequence[str], chosen: str) -> tuple[str, ...]:
     for name in names:
         if name != ALL:
             search_method(name)
-        found.update(dict.fromkeys(own for own in METHODS if own != chosen) if name == ALL else {name: None})
+        every = (own for own, method in METHODS.items() if own != chosen and not method.small)
+        found.update(dict.fromkeys(every) if name == ALL else {name: None})
     return tuple(found)
 
 

@@ -107,8 +107,10 @@ class Method:
         choose: From a problem and a pool to a mapping.
         title: In a few words, for a person.
         objectives: What it can make small.
+        small: Whether it refuses problems that are not small; it is not meant by ``--compare all``.
     """
 
     choose: Choose
     title: str
     objectives: tuple[Objective, ...] = (Objective.LATENCY,)
+    small: bool = False

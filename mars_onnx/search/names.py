@@ -5,6 +5,7 @@ from __future__ import annotations
 #: Per name what the method is, in a few words. The registry takes its titles from here; a test says that none is left.
 TITLES: dict[str, str] = {
     "exact": "the optimum of a stated space, with a proof",
+    "ilp": "the optimum of small problems, by an integer program of the whole that HiGHS solves",
     "greedy": "layer by layer the cheapest strategy, given those before it",
     "baseline": "the computation-prioritised baseline of MARS (DAC 2023)",
     "genetic": "the two-level genetic algorithm of MARS (DAC 2023)",
@@ -15,5 +16,5 @@ TITLES: dict[str, str] = {
 
 #: What chooses the mapping where nobody says anything.
 DEFAULT = "greedy"
-#: In place of names of methods to compare with: every one of them.
+#: In place of names of methods to compare with: every one that takes problems of any size.
 ALL = "all"

@@ -13,6 +13,7 @@ from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.search import exact_search
 from mars_onnx.search.greedy import greedy_mapping
 from mars_onnx.search.method import Ending, Method, Objective, SearchOptions, SearchResult
+from mars_onnx.search.milp.search import ilp
 from mars_onnx.search.names import TITLES
 from mars_onnx.search.problem import Problem
 
@@ -28,6 +29,7 @@ _BOTH = (Objective.LATENCY, Objective.THROUGHPUT)
 
 METHODS: dict[str, Method] = {
     "exact": Method(exact_search, TITLES["exact"]),
+    "ilp": Method(ilp, TITLES["ilp"], small=True),
     "greedy": Method(_greedy, TITLES["greedy"]),
     "baseline": Method(baseline, TITLES["baseline"], _BOTH),
     "genetic": Method(genetic, TITLES["genetic"], _BOTH),

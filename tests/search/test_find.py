@@ -123,8 +123,9 @@ def test_an_interrupt_without_a_watch_is_the_method_s(
 
 def test_names_of_comparators(monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, "few", few)
-    assert comparators(["all"], "few") == tuple(name for name in METHODS if name != "few")
-    assert comparators(["few", "all"], "few") == ("few", *(name for name in METHODS if name != "few"))
+    others = tuple(name for name in METHODS if name not in ("few", "ilp"))  # one of them, and one for small problems
+    assert comparators(["all"], "few") == others
+    assert comparators(["few", "all"], "few") == ("few", *others)
     assert comparators(["greedy", "greedy"], "greedy") == ("greedy",)
     assert comparators([], "greedy") == ()
     with pytest.raises(UsageError, match="'magic'"):

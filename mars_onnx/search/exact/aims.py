@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.moves import FloatArray
+from mars_onnx.search.exact.moves import BoolArray, FloatArray
+from mars_onnx.search.exact.rest import Order, Rest, order_of
 from mars_onnx.search.exact.sets import Sets, State
+
+#: One gate or several, and seconds until then.
+Gates = int | IntArray
+Seconds = float | FloatArray
 
 
 class Aim(Protocol):
@@ -18,21 +24,37 @@ class Aim(Protocol):
     limit: float
     alone: bool
 
-    def hopeless(self, state: State, index: int, seconds: float) -> bool:
+    def hopeless(self, state: State, index: Gates, seconds: Seconds) -> BoolArray:
         """Whether a set that starts a segment after so many seconds cannot stay below the limit."""
         ...
 
-    def hopeless_after(self, used: tuple[int, ...], index: int, seconds: float) -> bool:
+    def hopeless_after(self, used: tuple[int, ...], index: Gates, seconds: Seconds) -> BoolArray:
         """The same for every set that could take over when these accelerators are used."""
         ...
 
     def hand_over(self, reached: FloatArray, crossing: FloatArray) -> FloatArray:
-        """Seconds of the set that takes over, ``[columns, layouts]``."""
+        """Seconds of the set that takes over.
+
+        Args:
+            reached: Seconds before, ``[..., columns, 1]``.
+            crossing: Seconds between them, ``[columns, layouts]``.
+        """
         ...
 
-    def handed_over(self, least: float, crossing: float) -> float:
-        """The same for one column and one layout."""
+    def handed_over(self, least: FloatArray, crossing: float) -> FloatArray:
+        """The same without layouts, at several gates."""
         ...
+
+
+#: Which sets can follow which depends on the pool and the first sets only.
+_ORDERS: WeakKeyDictionary[Sets, dict[tuple[object, ...], Order]] = WeakKeyDictionary()
+
+
+def _order(sets: Sets, start: tuple[State, ...], alone: bool) -> Order:
+    known = _ORDERS.setdefault(sets, {})
+    if (start, alone) not in known:
+        known[start, alone] = order_of(sets, start, alone)
+    return known[start, alone]
 
 
 class LeastLatency:
@@ -50,54 +72,36 @@ class LeastLatency:
             start: Sets that can be the first; by default all.
         """
         self.limit, self.alone = limit, states is not None
-        count = len(sets.chain.segments)
-        start = start or (sets.start() if states is None else states)
-        self._number: dict[State, int] = {}
-        first: dict[tuple[int, ...], IntArray] = {}
-        pending = [((0,) * len(sets.shapes.cells), list(start))]
-        while pending:
-            used, found = pending.pop()
-            if used in first:
-                continue
-            first[used] = np.asarray([self._number.setdefault(s, len(self._number)) for s in found], np.int64)
-            if not self.alone:
-                pending += [(state.place.used, sets.states(state.place.used)) for state in found]
-        every = list(self._number)
-        least = np.stack([sets.least(state) for state in every])
-        self._place = {used: number for number, used in enumerate(first)}
-        after = np.asarray([self._place.get(state.place.used, 0) for state in every])
-        #: The least that is left, by state or by what is used, and by gate: without layouts, and crossings for nothing.
-        self._rest = np.zeros((len(every), count + 1))
-        self._rest_after = np.full((len(first), count + 1), np.inf)
-        for index in reversed(range(count)):
-            onward = self._rest[:, index + 1]
-            if not self.alone and index + 1 < count:
-                onward = np.minimum(onward, self._rest_after[after, index + 1])
-            self._rest[:, index] = least[:, index] + onward
-            for number, own in enumerate(first.values()):
-                if len(own):
-                    self._rest_after[number, index] = self._rest[own, index].min()
+        self._sets = sets
+        self._order = _order(sets, tuple(start or (sets.start() if states is None else states)), self.alone)
+        self._rest = Rest(sets, self._order, self.alone)
 
     @property
     def least_s(self) -> float:
         """What every way takes at least."""
-        return float(self._rest_after[0, 0])
+        return float(self._rest.after[0, 0])
 
-    def hopeless(self, state: State, index: int, seconds: float) -> bool:
+    def unknown(self) -> list[State]:
+        """Sets at which nobody has looked, on what looks like the best way; none if that is hopeless anyway."""
+        if self.least_s >= self.limit:
+            return []
+        return [state for state in self._rest.best() if self._sets.known(state) is None]
+
+    def hopeless(self, state: State, index: Gates, seconds: Seconds) -> BoolArray:
         """Whether what is left takes too long at least."""
-        return seconds + float(self._rest[self._number[state], index]) >= self.limit
+        return np.asarray(seconds + self._rest.own[self._order.number[state], index] >= self.limit)
 
-    def hopeless_after(self, used: tuple[int, ...], index: int, seconds: float) -> bool:
+    def hopeless_after(self, used: tuple[int, ...], index: Gates, seconds: Seconds) -> BoolArray:
         """Whether what is left takes every other set too long."""
-        return seconds + float(self._rest_after[self._place[used], index]) >= self.limit
+        return np.asarray(seconds + self._rest.after[self._order.place[used], index] >= self.limit)
 
     def hand_over(self, reached: FloatArray, crossing: FloatArray) -> FloatArray:
         """The crossing comes after all that was before."""
-        total: FloatArray = reached[:, None] + crossing
+        total: FloatArray = reached + crossing
         return total
 
-    def handed_over(self, least: float, crossing: float) -> float:
-        """The same for one column and one layout."""
+    def handed_over(self, least: FloatArray, crossing: float) -> FloatArray:
+        """The same without layouts."""
         return least + crossing
 
 
@@ -117,21 +121,21 @@ class LeastPeriod:
     def _free(self, used: tuple[int, ...]) -> int:
         return sum(self._cells) - sum(used)
 
-    def hopeless(self, state: State, index: int, seconds: float) -> bool:
+    def hopeless(self, state: State, index: Gates, seconds: Seconds) -> BoolArray:
         """Whether the accelerators that are left cannot do the work that is left."""
-        room = (self.limit - seconds) * len(state.place.members) + self.limit * self._free(state.place.used)
-        return seconds >= self.limit or float(self._work[index]) >= room
+        room = (self.limit - np.asarray(seconds)) * len(state.place.members) + self.limit * self._free(state.place.used)
+        return np.asarray((np.asarray(seconds) >= self.limit) | (self._work[index] >= room))
 
-    def hopeless_after(self, used: tuple[int, ...], index: int, seconds: float) -> bool:
+    def hopeless_after(self, used: tuple[int, ...], index: Gates, seconds: Seconds) -> BoolArray:
         """Whether those that are free cannot."""
-        return seconds >= self.limit or float(self._work[index]) >= self.limit * self._free(used)
+        return np.asarray((np.asarray(seconds) >= self.limit) | (self._work[index] >= self.limit * self._free(used)))
 
     def hand_over(self, reached: FloatArray, crossing: FloatArray) -> FloatArray:
         """A crossing keeps both sets busy."""
-        fits = reached[:, None] + crossing < self.limit
-        started: FloatArray = np.where(fits, crossing, np.inf)
+        started: FloatArray = np.where(reached + crossing < self.limit, crossing, np.inf)
         return started
 
-    def handed_over(self, least: float, crossing: float) -> float:
-        """The same for one column and one layout."""
-        return crossing if least + crossing < self.limit else float("inf")
+    def handed_over(self, least: FloatArray, crossing: float) -> FloatArray:
+        """The same without layouts."""
+        started: FloatArray = np.where(least + crossing < self.limit, crossing, np.inf)
+        return started

@@ -178,16 +178,8 @@ class BranchSearch:
 
     def _reach(self, branch: int, state: State) -> list[FloatArray]:
         """Least seconds per column of every segment of a branch."""
-        forward = Forward(self.parts[branch])
-        count = len(self.parts[branch].chain.segments) - 1
-        seconds = np.zeros(self.parts[branch].size(state, 0))
-        found: list[FloatArray] = []
-        for index in range(count):
-            reached, _ = forward.through(state, index, seconds)
-            found.append(reached)
-            if index + 1 < count:
-                seconds, _ = forward.stay(state, index + 1, reached)
-        return found
+        part = self.parts[branch]
+        return Forward(part).reach(state, len(part.chain.segments) - 1)
 
     def best(self, states: tuple[State, ...], home: int, limit: float) -> _Joined | None:
         """The best way on given sets through what is known; ``None`` if none stays below the limit."""

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.rules.base import TensorType
 from mars_onnx.search.exact.chain import Chain
-from mars_onnx.search.exact.moves import BoolArray, FloatArray
-from mars_onnx.search.exact.onset import Edge, OnSet
+from mars_onnx.search.exact.moves import FloatArray
+from mars_onnx.search.exact.onset import Edge, LayerLayouts, OnSet
+from mars_onnx.search.exact.passage import Passage, passage
 from mars_onnx.search.exact.segments import inputs_of
-from mars_onnx.search.exact.tables import Elimination, Factor, Tables
+from mars_onnx.search.exact.tables import Elimination
+from mars_onnx.search.exact.takers import charged, domain, needs_of, unstated
 from mars_onnx.search.problem import Layer, Source
 
 
@@ -49,15 +50,15 @@ class Solved:
         rows: Layout numbers of the tensor at the gate; a single row where there is none.
         columns: Layout numbers of the tensor at the next gate, some of them several times; one column at the end.
         seconds: ``[rows, columns]``.
-        steps: How the variables were eliminated.
         build: The variables.
+        sharp: Rows and columns of decisions in which every cost is exact.
     """
 
     rows: IntArray
     columns: IntArray
     seconds: FloatArray
-    steps: tuple[Elimination, ...]
     build: SegmentBuild
+    sharp: set[tuple[int, int]] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -66,38 +67,62 @@ class SegmentTables:
 
     chain: Chain
     on: OnSet
-    tables: Tables
-    _solved: dict[int, tuple[int, Solved]] = field(default_factory=dict)
+    check: Callable[[], None]
+    _solved: dict[int, tuple[int, int, Solved]] = field(default_factory=dict)
     _builds: dict[int, SegmentBuild] = field(default_factory=dict)
     _domains: dict[int, IntArray] = field(default_factory=dict)
-    _eliminated: dict[tuple[object, ...], tuple[FloatArray, tuple[Elimination, ...]]] = field(default_factory=dict)
+    _passages: dict[tuple[int, int], Passage] = field(default_factory=dict)
 
     def solve(self, index: int) -> Solved:
         """The table of a segment, as exact as costs are known by now."""
         index = self.chain.alike[index]
         known = self._solved.get(index)
-        if known is not None and known[0] == self.on.layouts.version:
-            return known[1]
+        now = self.on.layouts.version
+        if known is not None and known[0] == now:
+            return known[2]
         if index not in self._builds:
-            self._builds[index] = SegmentBuild(self.chain, self.on, self.tables, index)
+            self.check()
+            self._builds[index] = SegmentBuild(self.chain, self.on, index)
         build = self._builds[index]
-        factors = build.refresh()
-        key = (factors, build.keep)
-        if key not in self._eliminated:
-            self._eliminated[key] = self.tables.eliminate(factors, build.keep)
-        seconds, steps = self._eliminated[key]
-        solved = Solved(build.rows, build.columns, seconds, steps, build)
-        self._solved[index] = (self.on.layouts.version, solved)
+        stamp = build.stamp()
+        if known is not None and known[1] == stamp:
+            self._solved[index] = (now, stamp, known[2])
+            return known[2]
+        solved = Solved(build.rows, build.columns, build.least(), build)
+        self._solved[index] = (now, stamp, solved)
         return solved
+
+    def sharpen(self, solved: Solved, row: int, column: int) -> bool:
+        """Make every cost exact of what is best for a segment from a layout to another; says whether one was not."""
+        if (row, column) in solved.sharp:
+            return False
+        decision = self._decision(solved, row, column)
+        layouts, changed = self.on.layouts, False
+        for move in decision.moves:
+            changed |= layouts.moves(self.chain.kinds[move.tensor]).sharpen(move.source, move.target)
+        for number, strategy in decision.strategies.items():
+            changed |= layouts.price_resolution(self.chain.problem.layers[number].signature, strategy)
+        if not changed:
+            solved.sharp.add((row, column))
+        return changed
+
+    def _decision(self, solved: Solved, row: int, column: int) -> Decision:
+        """The same, of the first segment that is like this one."""
+        return solved.build.decision(row, column)
 
     def decide(self, index: int, row: int, column: int) -> Decision:
         """What is best for a segment from a layout at its gate to one at the next."""
-        solved = self.solve(index)
-        values = self.tables.assignment(solved.steps, dict(zip(solved.build.keep, (row, column), strict=True)))
-        found = solved.build.decision(values)
+        found = self._decision(self.solve(index), row, column)
         like = self.chain.segments[self.chain.alike[index]]
         own = self.chain.segments[index]
         return _shifted(found, own.layers[0] - like.layers[0], like.gate, own.gate)
+
+    def passage(self, index: int) -> Passage:
+        """From the end of the segment before to the end of a segment."""
+        key = (self.chain.alike[index - 1], self.chain.alike[index])
+        if key not in self._passages:
+            self._passages[key] = passage(self.chain, self.on, index, self.solve(index - 1).columns, self.domain(index))
+        return self._passages[key].now(self.solve(index).seconds)
 
     def domain(self, index: int) -> IntArray:
         """Layouts in which the tensor at a segment's gate can be there for it."""
@@ -123,70 +148,6 @@ def _shifted(decision: Decision, offset: int, gate: Source | None, own: Source |
     )
 
 
-def domain(chain: Chain, on: OnSet, tensor: Source) -> IntArray:
-    """Layouts from which the takers of a tensor may take it: those that it is made in, and those it can enter in.
-
-    Where one layer alone takes it, also what that layer needs: it may be moved there at once.
-    """
-    identity, _ = on.layouts.identity(chain.kinds[tensor])
-    numbers = [identity]
-    if tensor.layer is not None:
-        made = on.layouts.layer(chain.problem.layers[tensor.layer].signature).outs[tensor.output]
-        if made is not None:
-            numbers.append(made)
-    takers = chain.consumers.get(tensor, ())
-    if len(takers) == 1:
-        numbers += needs_of(chain, on, takers[0], tensor)
-    return np.unique(np.concatenate(numbers))
-
-
-def unstated(on: OnSet, kind: TensorType, made: IntArray, entered: IntArray) -> BoolArray:
-    """Which changes of a layout no mapping can state: a tensor enters as the operator that does nothing would leave it.
-
-    Args:
-        on: The set.
-        kind: Type of the tensor.
-        made: Layout numbers.
-        entered: Layout numbers.
-    """
-    stated = np.isin(entered, on.layouts.identity(kind)[0])
-    closed: BoolArray = ~stated[None] & (made[:, None] != entered[None])
-    return closed
-
-
-def needs_of(chain: Chain, on: OnSet, number: int, tensor: Source) -> list[IntArray]:
-    """Per input of a layer that is this tensor, the layouts that its strategies need."""
-    layer = chain.problem.layers[number]
-    table = on.layouts.layer(layer.signature)
-    found = [
-        needs
-        for source, needs in zip(layer.sources, table.needs, strict=False)
-        if source == tensor and needs is not None
-    ]
-    if any(source == tensor for source, _ in layer.captured):
-        # Idle members are counted as if they needed it too, which is at most too much.
-        kind = chain.kinds[tensor]
-        boxes = np.zeros((1, len(on.layouts.members), max(1, len(kind.shape)), 2), np.int64)
-        boxes[..., 1] = kind.shape or (1,)
-        whole = on.layouts.moves(kind).register(boxes, on.layouts.members)
-        found.append(np.repeat(whole, len(table.space.strategies)))
-    return found
-
-
-def charged(chain: Chain, on: OnSet, tensor: Source, needs: IntArray) -> FloatArray:
-    """Per strategy what part of the move to its layout a layer is charged, as others may share that."""
-    takers = dict.fromkeys(chain.consumers.get(tensor, ()))
-    every = [needed for taker in takers for needed in needs_of(chain, on, taker, tensor)]
-    if len(every) < 2:
-        return np.ones(len(needs))
-    sharing = np.sum([np.isin(needs, needed) for needed in every], axis=0)
-    # Two takers that need the same do as well if the tensor enters in that layout, where it can.
-    if len(every) == 2:
-        sharing = np.where(np.isin(needs, on.layouts.identity(chain.kinds[tensor])[0]), 1, sharing)
-    parts: FloatArray = 1.0 / np.maximum(sharing, 1)
-    return parts
-
-
 @dataclass(eq=False)
 class _Maker:
     """A factor that changes as costs become exact.
@@ -195,13 +156,13 @@ class _Maker:
         variables: Of the factor.
         version: Grows when the factor changes.
         make: The factor's array.
+        made: The version that is in the sum.
     """
 
     variables: tuple[int, ...]
     version: Callable[[], int]
     make: Callable[[], FloatArray]
     made: int = -1
-    factor: Factor | None = None
 
 
 class _Classes:
@@ -253,48 +214,55 @@ class _LayerVariable:
 class SegmentBuild:
     """The factors of one segment. Variables are numbered from 0, so that alike segments look alike."""
 
-    def __init__(self, chain: Chain, on: OnSet, tables: Tables, index: int) -> None:
-        self.chain, self.on, self.tables = chain, on, tables
+    def __init__(self, chain: Chain, on: OnSet, index: int) -> None:
+        self.chain, self.on = chain, on
         self.segment = chain.segments[index]
         self._makers: list[_Maker] = []
-        self._count = 0
+        #: What costs come from: layers, and types of tensors.
+        self._layer_layouts: dict[int, LayerLayouts] = {}
+        self._edges: dict[int, Edge] = {}
+        self._sizes: list[int] = []
         #: Per tensor the variable that its layout depends on, and its layout for every value.
         self._made: dict[Source, tuple[int, IntArray]] = {}
         self._entered: dict[Source, tuple[int, IntArray]] = {}
         self._layers: dict[int, _LayerVariable] = {}
         gate = self.segment.gate
         self.rows = np.zeros(1, np.int64) if gate is None else domain(chain, on, gate)
-        self._entry = self._variable(np.zeros(len(self.rows)))
+        self._entry = self._variable(len(self.rows))
         if gate is not None:
             self._made[gate] = self._entered[gate] = (self._entry, self.rows)
         for number in self.segment.layers:
             self._layer(number)
         following = chain.gate(index + 1)
         if following is None:
-            last, self.columns = self._variable(np.zeros(1)), np.zeros(1, np.int64)
+            last, self.columns = self._variable(1), np.zeros(1, np.int64)
         elif following == gate:
             # Nothing but side outputs: the tensor goes on as it came.
-            last = self._variable(np.zeros(len(self.rows)))
+            last = self._variable(len(self.rows))
             self.columns = self.rows
             self._fixed((self._entry, last), np.where(np.eye(len(self.rows), dtype=bool), 0.0, np.inf))
         else:
             last, self.columns = self._made[following]
-        self.keep = (self._entry, last)
+        scopes = [maker.variables for maker in self._makers]
+        self._sum = Elimination(self._sizes, scopes, (self._entry, last))
 
-    def refresh(self) -> tuple[Factor, ...]:
-        """The factors, as exact as costs are known by now."""
-        found: list[Factor] = []
-        for maker in self._makers:
+    def stamp(self) -> int:
+        """Grows when costs that the factors are made of have become exact."""
+        resolved = sum(layouts.version for layouts in self._layer_layouts.values())
+        return resolved + sum(edge.refresh() for edge in self._edges.values())
+
+    def least(self) -> FloatArray:
+        """Seconds at least between the layouts at both ends, as exact as costs are known by now."""
+        for number, maker in enumerate(self._makers):
             version = maker.version()
-            if maker.factor is None or version != maker.made:
-                maker.factor, maker.made = Factor(maker.variables, self.tables.number(maker.make())), version
-            found.append(maker.factor)
-        return tuple(found)
+            if version != maker.made:
+                maker.made = version
+                self._sum.put(number, maker.make())
+        return self._sum.least()
 
-    def _variable(self, seconds: FloatArray) -> int:
-        self._count += 1
-        self._fixed((self._count - 1,), seconds)
-        return self._count - 1
+    def _variable(self, size: int) -> int:
+        self._sizes.append(size)
+        return len(self._sizes) - 1
 
     def _fixed(self, variables: tuple[int, ...], array: FloatArray) -> None:
         self._makers.append(_Maker(variables, lambda: 0, lambda: array))
@@ -308,12 +276,15 @@ class SegmentBuild:
             kind = self.chain.kinds[tensor]
             if tensor.layer is None:
                 numbers = domain(self.chain, self.on, tensor)
-                self._entered[tensor] = (self._variable(self.on.layouts.inputs(kind, numbers)), numbers)
+                variable = self._variable(len(numbers))
+                self._fixed((variable,), self.on.layouts.inputs(kind, numbers))
+                self._entered[tensor] = (variable, numbers)
             elif len(self.chain.consumers.get(tensor, ())) > 1:
                 made, layouts = self._made[tensor]
                 numbers = domain(self.chain, self.on, tensor)
-                variable = self._variable(np.zeros(len(numbers)))
+                variable = self._variable(len(numbers))
                 edge = self.on.layouts.edge(kind, layouts, numbers)
+                self._edges[id(edge)] = edge
                 closed = unstated(self.on, kind, layouts, numbers)
                 self._changing((made, variable), edge.refresh, lambda: np.where(closed, np.inf, edge.seconds))
                 self._entered[tensor] = (variable, numbers)
@@ -332,7 +303,9 @@ class SegmentBuild:
         rows, numbers = _classes(columns, len(table.compute))
         classes = _Classes(numbers, len(rows))
         edges = tuple(entry.edge(self.chain, self.on) for entry in taken)
-        variable = self._variable(np.zeros(len(rows)))
+        self._layer_layouts[id(table.layouts)] = table.layouts
+        self._edges.update((id(edge), edge) for edge, _ in edges)
+        variable = self._variable(len(rows))
         if len(taken) == 1:
             edge, column = edges[0]
             self._changing(
@@ -366,8 +339,9 @@ class SegmentBuild:
             for needs in needs_of(self.chain, self.on, number, tensor)
         ]
 
-    def decision(self, values: dict[int, int]) -> Decision:
-        """Strategies and moves that values of the variables stand for."""
+    def decision(self, row: int, column: int) -> Decision:
+        """The best strategies and moves from a layout at the gate to one at the next."""
+        values = self._sum.assignment(dict(zip(self._sum.keep, (row, column), strict=True)))
         strategies: dict[int, int] = {}
         moves: list[Move] = []
         for number, own in self._layers.items():

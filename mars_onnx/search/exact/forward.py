@@ -8,31 +8,49 @@ until nothing on it is a bound any more. It is then optimal: every other way cos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.aims import Aim
-from mars_onnx.search.exact.build import Decision, SegmentTables, unstated
+from mars_onnx.search.exact.alternatives import alternatives
 from mars_onnx.search.exact.moves import FloatArray
 from mars_onnx.search.exact.sets import Sets, State
 
+#: To find a way through so many segments takes about as long as to price a redistribution.
+_SEGMENTS_PER_PRICE = 16
+#: Entries of the tables of one set that are priced besides those on the best way.
+_ALTERNATIVES = 64
+#: Entries of tables that are added up together.
+_MOST_AT_ONCE = 2_000_000
 
-@dataclass(frozen=True, eq=False)
-class _Front:
-    """What is known of a state at a gate.
+
+@dataclass(eq=False)
+class _Arrival:
+    """What comes to a set from others, at the gates of one class.
 
     Attributes:
-        seconds: Per layout of the gate's domain.
-        origin: Per layout the state that was at work before the gate, as an index.
-        column: Per layout the column of that state's segment.
+        seconds: ``[gates, layouts]``.
+        origin: The number of the state that was at work before.
     """
 
     seconds: FloatArray
     origin: IntArray
-    column: IntArray
+
+
+@dataclass(eq=False)
+class _Front:
+    """What is known of a set.
+
+    Attributes:
+        arrivals: By class of gates what it has from others, or begins with.
+        reached: Per segment that it does, and per column, the seconds until its end.
+    """
+
+    arrivals: dict[int, _Arrival]
+    reached: dict[int, FloatArray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +75,37 @@ class Way:
     Attributes:
         seconds: Its length.
         steps: Per segment.
+        ended: Per segment the seconds until its end, for every column.
+        room: How much longer it could be without being hopeless.
     """
 
     seconds: float
     steps: tuple[Step, ...]
+    ended: tuple[FloatArray, ...] = ()
+    room: float = 0.0
 
 
 class Forward:
-    """Dynamic programming over segments and sets."""
+    """Dynamic programming over sets and segments.
+
+    Sets come one after the other, those with fewer accelerators used first. Gates between segments that are alike are a
+    class: a set hands over at all gates of a class at once.
+    """
 
     def __init__(self, sets: Sets) -> None:
         """Over the sets of a pool."""
         self.sets = sets
         self.chain = sets.chain
         self.count = len(sets.chain.segments)
+        classes: dict[tuple[int, int], list[int]] = {}
+        for index in range(self.count):
+            key = (self.chain.alike[index - 1] if index else -1, self.chain.alike[index])
+            classes.setdefault(key, []).append(index)
+        self._classes = tuple(np.asarray(gates) for gates in classes.values())
+        #: Per gate the number of its class, and its place in it.
+        self._place = {
+            int(gate): (number, place) for number, gates in enumerate(self._classes) for place, gate in enumerate(gates)
+        }
 
     def way(
         self, aim: Aim, states: Sequence[State] | None = None, start: dict[State, FloatArray] | None = None
@@ -82,131 +117,191 @@ class Forward:
             states: Look at these only, each alone; by default at all.
             start: Sets that have done the first segment, and the seconds per column that this took.
         """
-        fronts: list[dict[State, _Front]] = [{} for _ in range(self.count + 1)]
-        solved: list[dict[State, tuple[FloatArray, IntArray]]] = [{} for _ in range(self.count)]
-        numbers: list[dict[State, int]] = [{} for _ in range(self.count)]
+        fronts: dict[State, _Front] = {}
+        pending: dict[int, list[State]] = {}
+        numbers: list[State] = []
+
+        def front(state: State) -> _Front:
+            if state not in fronts:
+                fronts[state] = _Front({}, {})
+                pending.setdefault(sum(state.place.used), []).append(state)
+            return fronts[state]
+
         for state in (self.sets.start() if states is None else states) if start is None else start:
             if not aim.hopeless(state, 0, 0.0):
                 size = self.sets.size(state, 0)
-                fronts[0][state] = _Front(np.zeros(size), np.full(size, -1), np.full(size, -1))
+                front(state).arrivals[0] = _Arrival(np.zeros((1, size)), np.full((1, size), -1))
+        while pending:
+            for state in pending.pop(min(pending)):
+                self.sets.check()
+                own = fronts[state]
+                self._run(state, own, aim, None if start is None else start.get(state))
+                if own.reached and not aim.alone:
+                    self._hand_over(state, own, len(numbers), aim, front)
+                numbers.append(state)
+        return self._back(fronts, numbers, aim)
+
+    def _run(self, state: State, front: _Front, aim: Aim, start: FloatArray | None) -> None:
+        """From every gate at which a set can take over, on to the end."""
+        takes_over = np.zeros(self.count, np.bool_)
+        for number, arrival in front.arrivals.items():
+            gates = self._classes[number]
+            takes_over[gates] = ~aim.hopeless(state, gates, arrival.seconds.min(axis=1))
+        before: FloatArray | None = None
         for index in range(self.count):
-            ends: dict[State, FloatArray] = {}
-            for state, front in fronts[index].items():
-                if aim.hopeless(state, index, float(front.seconds.min())):
-                    continue
-                reached, rows = self.through(state, index, front.seconds)
-                if start is not None and index == 0:
-                    reached = start[state]
-                if reached.min() >= aim.limit:
-                    continue
-                numbers[index][state] = len(numbers[index])
-                solved[index][state] = (reached, rows)
-                ends[state] = reached
-            if index + 1 < self.count:
-                fronts[index + 1] = self._arrive(index + 1, ends, numbers[index], aim)
+            found: FloatArray | None = None
+            if before is not None and not aim.hopeless(state, index, float(before.min())):
+                found = self.onward(state, index, before)
+            if takes_over[index]:
+                number, place = self._place[index]
+                anew = self.through(state, index, front.arrivals[number].seconds[place])
+                found = anew if found is None else np.minimum(found, anew)
+            if start is not None and index == 0:
+                found = start
+            if found is not None and found.min() < aim.limit:
+                front.reached[index] = found
+                before = found
             else:
-                fronts[index + 1] = {
-                    state: _Front(reached, np.full(len(reached), numbers[index][state]), np.arange(len(reached)))
-                    for state, reached in ends.items()
-                }
-        return self._back(fronts, solved, numbers)
+                before = None
 
-    def through(self, state: State, index: int, seconds: FloatArray) -> tuple[FloatArray, IntArray]:
-        """From the gate of a segment to its end: seconds per column, and the best row of each."""
-        known = self.sets.known(state)
-        if known is None:
-            return seconds + self.sets.least(state)[index], np.zeros(1, np.int64)
-        total = seconds[:, None] + known.solve(index).seconds
-        return total.min(axis=0), total.argmin(axis=0)
-
-    def _arrive(
-        self, index: int, ends: dict[State, FloatArray], numbers: dict[State, int], aim: Aim
-    ) -> dict[State, _Front]:
-        """At the gate of a segment: sets go on, or hand over to others."""
-        fronts: dict[State, _Front] = {}
-        for state, reached in ends.items():
-            least = float(reached.min())
-            if not aim.hopeless(state, index, least):
-                self._merge(fronts, state, numbers[state], self.stay(state, index, reached))
-            if aim.alone or aim.hopeless_after(state.place.used, index, 0.0):
+    def _hand_over(
+        self, state: State, front: _Front, number: int, aim: Aim, front_of: Callable[[State], _Front]
+    ) -> None:
+        """At every gate, to every other set that can start then."""
+        for place, every in enumerate(self._classes):
+            gates = np.asarray([gate for gate in every.tolist() if gate - 1 in front.reached], np.int64)
+            if not len(gates):
+                continue
+            reached = np.stack([front.reached[gate - 1] for gate in gates.tolist()])
+            least = reached.min(axis=1)
+            open_gates = ~aim.hopeless_after(state.place.used, gates, 0.0 * least)
+            gates, reached, least = gates[open_gates], reached[open_gates], least[open_gates]
+            if not len(gates):
                 continue
             for other in self.sets.states(state.place.used):
                 # Cheap first: the least that a crossing takes, without layouts.
-                if aim.hopeless(other, index, aim.handed_over(least, self.sets.least_crossing(state, other, index))):
-                    continue
-                total = aim.hand_over(reached, self.sets.cross(state, other, index))
-                if not aim.hopeless(other, index, float(total.min())):
-                    self._merge(fronts, other, numbers[state], (total.min(axis=0), total.argmin(axis=0)))
-        return fronts
+                crossing = self.sets.least_crossing(state, other, int(gates[0]))
+                near = ~aim.hopeless(other, gates, aim.handed_over(least, crossing))
+                if near.any():
+                    self._arrive(state, other, gates[near], reached[near], place, number, aim, front_of)
 
-    @staticmethod
-    def _merge(fronts: dict[State, _Front], state: State, origin: int, found: tuple[FloatArray, IntArray]) -> None:
-        seconds, columns = found
-        front = fronts.get(state)
-        if front is None:
-            fronts[state] = _Front(seconds, np.full(len(seconds), origin), columns)
+    def _arrive(
+        self,
+        state: State,
+        other: State,
+        gates: IntArray,
+        reached: FloatArray,
+        place: int,
+        number: int,
+        aim: Aim,
+        front_of: Callable[[State], _Front],
+    ) -> None:
+        """From one set to another at some gates of a class."""
+        cross = self.sets.cross(state, other, int(gates[0]))
+        several = max(1, _MOST_AT_ONCE // max(1, cross.size))
+        blocks = [
+            aim.hand_over(reached[begin : begin + several, :, None], cross).min(axis=1)
+            for begin in range(0, len(gates), several)
+        ]
+        seconds = np.concatenate(blocks)
+        fine = ~aim.hopeless(other, gates, seconds.min(axis=1))
+        if not fine.any():
             return
-        better = seconds < front.seconds
-        fronts[state] = _Front(
-            np.where(better, seconds, front.seconds),
-            np.where(better, origin, front.origin),
-            np.where(better, columns, front.column),
-        )
+        gates, seconds = gates[fine], seconds[fine]
+        arrivals = front_of(other).arrivals
+        if place not in arrivals:
+            shape = (len(self._classes[place]), seconds.shape[1])
+            arrivals[place] = _Arrival(np.full(shape, np.inf), np.full(shape, -1))
+        own = arrivals[place]
+        rows = np.searchsorted(self._classes[place], gates)
+        better = seconds < own.seconds[rows]
+        own.seconds[rows] = np.where(better, seconds, own.seconds[rows])
+        own.origin[rows] = np.where(better, number, own.origin[rows])
 
-    def stay(self, state: State, index: int, reached: FloatArray) -> tuple[FloatArray, IntArray]:
-        """The tensor at a gate stays on its set; where several layers take it, in a layout of choice."""
+    def through(self, state: State, index: int, seconds: FloatArray) -> FloatArray:
+        """From the layouts at a segment's gate to its end: the least seconds per column."""
         known = self.sets.known(state)
         if known is None:
-            return reached, np.zeros(1, np.int64)
-        total = reached[:, None] + self._conversion(known, index)
-        return total.min(axis=0), total.argmin(axis=0)
+            unseen: FloatArray = seconds + self.sets.least(state)[index]
+            return unseen
+        least: FloatArray = (seconds[:, None] + known.solve(index).seconds).min(axis=0)
+        return least
 
-    def _conversion(self, known: SegmentTables, index: int) -> FloatArray:
-        gate = self.chain.segments[index].gate
-        if gate is None:
-            return np.zeros((1, 1))
-        columns, domain = known.solve(index - 1).columns, known.domain(index)
-        if len(self.chain.consumers[gate]) > 1:
-            kind = self.chain.kinds[gate]
-            closed = unstated(known.on, kind, columns, domain)
-            opened: FloatArray = np.where(closed, np.inf, known.on.layouts.edge(kind, columns, domain).seconds)
-            return opened
-        same: FloatArray = np.where(columns[:, None] == domain[None], 0.0, np.inf)
-        return same
+    def onward(self, state: State, index: int, seconds: FloatArray) -> FloatArray:
+        """The same from the columns of the segment before, on the same set."""
+        known = self.sets.known(state)
+        if known is None:
+            unseen: FloatArray = seconds + self.sets.least(state)[index]
+            return unseen
+        return known.passage(index).onward(seconds)
 
-    def _back(
-        self,
-        fronts: list[dict[State, _Front]],
-        solved: list[dict[State, tuple[FloatArray, IntArray]]],
-        numbers: list[dict[State, int]],
-    ) -> Way | None:
+    def _back(self, fronts: dict[State, _Front], numbers: list[State], aim: Aim) -> Way | None:
         """Follow the best end back to the start."""
-        if not fronts[self.count]:
+        last = self.count - 1
+        ends = {state: front.reached[last] for state, front in fronts.items() if last in front.reached}
+        if not ends:
             return None
-        state, front = min(fronts[self.count].items(), key=lambda item: float(item[1].seconds.min()))
-        place = int(front.seconds.argmin())
-        seconds = float(front.seconds[place])
+        state = min(ends, key=lambda own: float(ends[own].min()))
+        column = int(ends[state].argmin())
+        seconds = float(ends[state][column])
         if not np.isfinite(seconds):
             return None
         steps: list[Step] = []
+        ended: list[FloatArray] = []
         for index in reversed(range(self.count)):
-            origin, column = int(front.origin[place]), int(front.column[place])
-            state = next(own for own, number in numbers[index].items() if number == origin)
-            row = int(solved[index][state][1][column])
+            front = fronts[state]
+            ended.append(front.reached[index])
+            number, place = self._place[index]
+            arrival = front.arrivals.get(number)
+            before = front.reached.get(index - 1)
+            row, least = 0, np.inf
+            if arrival is not None:
+                total = arrival.seconds[place] + self._to(state, index, column)
+                row = int(total.argmin())
+                least = float(total[row])
+            if before is not None and (going_on := self._from(state, index, before, column))[0] <= least:
+                _, previous, row = going_on
+                steps.append(Step(state, row, column))
+                column = previous
+                continue
             steps.append(Step(state, row, column))
-            front, place = fronts[index][state], row
-        return Way(seconds, tuple(reversed(steps)))
+            if index and arrival is not None:
+                origin = numbers[int(arrival.origin[place, row])]
+                cross = self.sets.cross(origin, state, index)[:, [row]]
+                column = int(aim.hand_over(fronts[origin].reached[index - 1][:, None], cross).argmin())
+                state = origin
+        steps.reverse()
+        return Way(seconds, tuple(steps), tuple(reversed(ended)), aim.limit - seconds)
+
+    def _to(self, state: State, index: int, column: int) -> FloatArray:
+        """Seconds from every layout at a segment's gate to one column."""
+        known = self.sets.known(state)
+        return self.sets.least(state)[[index]] if known is None else known.solve(index).seconds[:, column]
+
+    def _from(self, state: State, index: int, before: FloatArray, column: int) -> tuple[float, int, int]:
+        """From the end of the segment before on the same set to a column: seconds, the column there, and the row."""
+        known = self.sets.known(state)
+        if known is None:
+            return float(before[0] + self.sets.least(state)[index]), 0, 0
+        return known.passage(index).origin(before, column)
+
+    def reach(self, state: State, count: int) -> list[FloatArray]:
+        """On one set alone: per segment, up to a number of them, the least seconds until its end."""
+        found = [self.through(state, 0, np.zeros(self.sets.size(state, 0)))]
+        for index in range(1, count):
+            found.append(self.onward(state, index, found[-1]))
+        return found
 
     def back_from(self, state: State, reached: Sequence[FloatArray], column: int) -> Way:
         """The best way to a column on one set, from the seconds per column of every segment."""
         steps: list[Step] = []
         for index in reversed(range(len(reached))):
-            size = self.sets.size(state, 0)
-            before = np.zeros(size) if index == 0 else self.stay(state, index, reached[index - 1])[0]
-            row = int(self.through(state, index, before)[1][column])
-            steps.append(Step(state, row, column))
             if index:
-                column = int(self.stay(state, index, reached[index - 1])[1][row])
+                _, previous, row = self._from(state, index, reached[index - 1], column)
+            else:
+                previous, row = 0, int(self._to(state, index, column).argmin())
+            steps.append(Step(state, row, column))
+            column = previous
         return Way(float(reached[-1].min()), tuple(reversed(steps)))
 
     def sharpen(self, way: Way, skip: int = 0) -> bool:
@@ -222,31 +317,48 @@ class Forward:
                 self.sets.look(state)
             return True
         changed = False
+        # All as it is now: what becomes exact on the way does not call for new tables yet.
+        solved = [self.sets.look(step.state).solve(index) for index, step in enumerate(way.steps)]
+        alone = all(step.state is way.steps[0].state for step in way.steps) and not skip
+        tables = self.sets.look(way.steps[0].state)
+        others = alternatives(tables, way.seconds + way.room, _ALTERNATIVES) if alone else []
         for index, step in enumerate(way.steps):
-            tables = self.sets.look(step.state)
             if index >= skip:
-                changed |= self._price(tables, tables.decide(index, step.row, step.column))
-            if index:
+                changed |= self.sets.look(step.state).sharpen(solved[index], step.row, step.column)
+            if index and way.steps[index - 1].state is not step.state:
+                changed |= self._price_crossing(index, way)
+            elif index:
                 changed |= self._price_gate(index, way.steps[index - 1], step)
-        return changed
-
-    def _price(self, tables: SegmentTables, decision: Decision) -> bool:
-        changed = False
-        for move in decision.moves:
-            moves = tables.on.layouts.moves(self.chain.kinds[move.tensor])
-            changed |= moves.sharpen(move.source, move.target)
-        for number, strategy in decision.strategies.items():
-            changed |= tables.on.layouts.price_resolution(self.chain.problem.layers[number].signature, strategy)
+        if changed:
+            for index, row, column in others:
+                tables.sharpen(solved[index], row, column)
         return changed
 
     def _price_gate(self, index: int, before: Step, after: Step) -> bool:
         gate = self.chain.segments[index].gate
         if gate is None:
             return False
-        if before.state != after.state:
-            moves, sources, targets = self.sets.layouts(before.state, after.state, index)
-            return moves.sharpen(int(sources[before.column]), int(targets[after.row]))
         tables = self.sets.look(after.state)
         source = int(tables.solve(index - 1).columns[before.column])
         target = int(tables.domain(index)[after.row])
         return tables.on.layouts.moves(self.chain.kinds[gate]).sharpen(source, target)
+
+    def _price_crossing(self, index: int, way: Way) -> bool:
+        """Price where a way crosses to another set; and other crossings there that are as promising.
+
+        A long way is found anew no sooner than some crossings are priced.
+        """
+        before, after = way.steps[index - 1], way.steps[index]
+        moves, sources, targets = self.sets.layouts(before.state, after.state, index)
+        changed = moves.sharpen(int(sources[before.column]), int(targets[after.row]))
+        several = min(self.count // _SEGMENTS_PER_PRICE, sources.size * targets.size)
+        if not changed or not way.ended or several < 2:
+            return changed
+        crossing = self.sets.cross(before.state, after.state, index)
+        total = way.ended[index - 1][:, None] + crossing + self._to(after.state, index, after.column)
+        flat = total.ravel()
+        for place in np.argpartition(flat, several - 1)[:several].tolist():
+            row, column = divmod(place, total.shape[1])
+            if flat[place] < total[before.column, after.row] + way.room:
+                moves.sharpen(int(sources[row]), int(targets[column]))
+        return changed

@@ -56,7 +56,6 @@ class Ports:
 @lru_cache(maxsize=4096)
 def ports(pool: Pool, members: tuple[int, ...]) -> Ports:
     """How fast data can come to these accelerators from each other."""
-    one_port = _one_port(pool)
     near: list[float] = []
     far: list[float] = []
     everywhere: list[float] = []
@@ -78,7 +77,7 @@ def ports(pool: Pool, members: tuple[int, ...]) -> Ports:
         near_latency.append(min((route.latency_s for route in inside or outside), default=0.0))
         far_latency.append(min((route.latency_s for route in outside or inside), default=0.0))
     return Ports(
-        one_port,
+        one_port(pool),
         np.asarray([pool.group_of[rank] for rank in members]),
         *(np.asarray(column, np.float64) for column in (near, far, everywhere, near_latency, far_latency)),
     )
@@ -96,7 +95,7 @@ class Clock:
 
 
 @lru_cache(maxsize=16)
-def _one_port(pool: Pool) -> bool:
+def one_port(pool: Pool) -> bool:
     """Whether a member never takes two messages at a time: of different chunks it may."""
     rules = pool.collectives
     names = rules.algorithms.values()
@@ -106,12 +105,12 @@ def _one_port(pool: Pool) -> bool:
 @lru_cache(maxsize=65536)
 def crossing(pool: Pool, sources: tuple[int, ...], targets: tuple[int, ...]) -> tuple[float, float]:
     """Latency, and seconds per byte, of what goes from a set to another, at best: all members at once."""
-    one_port = _one_port(pool)
+    single = one_port(pool)
     rate = 0.0
     for target in targets:
         routes = [pool.route(source, target) for source in sources]
         links = {link.index: link for route in routes for link in route.links[-1:]}
-        if one_port:
+        if single:
             rate += max(route.bandwidth_bytes_per_s for route in routes)
         elif all(link.shared for link in links.values()):
             rate += sum(link.bandwidth_bytes_per_s for link in links.values())

@@ -87,6 +87,8 @@ class Edge:
     def refresh(self) -> int:
         """Take in what has become exact since; returns the version."""
         log = self._moves.log
+        if self._seen == len(log):
+            return self.version
         for source, target in log[self._seen :]:
             rows, columns = self._rows.get(source), self._columns.get(target)
             if rows is not None and columns is not None:

@@ -76,7 +76,7 @@ class _Run:
         # A search makes many small objects and no circles: collecting these would take a good part of the time.
         collecting = gc.isenabled()
         gc.disable()
-        forward = Forward(Sets(Chain.of(self.problem), self.pool, Shapes(self.pool)))
+        forward = Forward(Sets(Chain.of(self.problem), self.pool, Shapes(self.pool), check=self.check))
         try:
             # One set of everything is nearly always good, and quickly found: what is worse need not be looked at.
             whole = [state for state in forward.sets.start() if len(state.place.members) == self.pool.size]
@@ -138,6 +138,11 @@ class _Run:
             ending = Ending.TIME_LIMIT
         return SearchResult(mapping, cost_s, bound, ending, SPACE + FITTING_SPACE, others)
 
+    def check(self) -> None:
+        """Called in long work: ends it when time is up."""
+        if self.late():
+            raise _EndError(Ending.TIME_LIMIT)
+
     def late(self) -> bool:
         """Whether time is up."""
         limit = self.options.time_limit_s
@@ -172,7 +177,25 @@ class _Run:
 
     def improve(self, forward: Forward, states: Sequence[State] | None) -> None:
         """Look for mappings of less latency, each of some sets alone or all sets, until there are none."""
-        while (way := forward.way(LeastLatency(forward.sets, states, self.limit()), states)) is not None:
+        aim: LeastLatency | None = None
+        stamp = 0
+        while True:
+            # What was left at least before more costs became exact still is: of states alone, this is near enough.
+            now = forward.sets.stamp() if states is None else 0
+            if aim is None or now != stamp:
+                aim, stamp = LeastLatency(forward.sets, states, self.limit()), now
+            aim.limit = self.limit()
+            if states is None:
+                self.bound = max(self.bound, min(aim.least_s, self.limit()))
+            if unknown := aim.unknown():
+                for state in unknown:
+                    forward.sets.look(state)
+                self.tick(wrong=False)
+                aim = None
+                continue
+            way = forward.way(aim, states)
+            if way is None:
+                return
             if states is None:
                 self.bound = max(self.bound, way.seconds)
             self.sharpen(forward, way)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
@@ -13,13 +13,14 @@ from mars_onnx.cost.shares import twin
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import Along, DimMap, IntArray, Ranges, Whole, Window
 from mars_onnx.rules.registry import rule_for
-from mars_onnx.search.exact.build import SegmentTables, needs_of
+from mars_onnx.search.exact.build import SegmentTables
 from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.least import least_seconds
 from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves, crossing
 from mars_onnx.search.exact.onset import OnSet, SetLayouts
+from mars_onnx.search.exact.runs import Runs, runs_at_least, runs_of
 from mars_onnx.search.exact.shapes import Place, Shapes
-from mars_onnx.search.exact.tables import Tables
+from mars_onnx.search.exact.takers import needs_of
 from mars_onnx.search.exact.tariff import Tariff
 
 
@@ -33,13 +34,21 @@ class State:
 
 @dataclass(eq=False)
 class Sets:
-    """The sets of a pool, and what goes from one to another."""
+    """The sets of a pool, and what goes from one to another.
+
+    Attributes:
+        chain: The problem.
+        pool: The accelerators.
+        shapes: Which sets there are.
+        tariff: What memory costs, if it does.
+        check: Called again and again in long work; what it raises ends the work.
+    """
 
     chain: Chain
     pool: Pool
     shapes: Shapes
-    tables: Tables = field(default_factory=Tables)
     tariff: Tariff | None = None
+    check: Callable[[], None] = lambda: None
     _known: dict[tuple[object, ...], SegmentTables] = field(default_factory=dict)
     _layouts: dict[tuple[object, ...], SetLayouts] = field(default_factory=dict)
     _least: dict[tuple[object, ...], FloatArray] = field(default_factory=dict)
@@ -47,7 +56,7 @@ class Sets:
     _needed: dict[int, float] = field(default_factory=dict)
     _placed: dict[tuple[int, ...], list[State]] = field(default_factory=dict)
     _keys: dict[State, tuple[object, ...]] = field(default_factory=dict)
-    _lowest: dict[int, tuple[int, FloatArray]] = field(default_factory=dict)
+    _runs: dict[tuple[object, ...], tuple[int, Runs]] = field(default_factory=dict)
     _crossings: dict[tuple[object, ...], tuple[int, FloatArray]] = field(default_factory=dict)
 
     def start(self) -> list[State]:
@@ -72,18 +81,22 @@ class Sets:
 
     def known(self, state: State) -> SegmentTables | None:
         """The tables of a set, if somebody has looked at it."""
-        return self._known.get(self._key(state))
+        return self._known.get(self.key(state))
 
     def look(self, state: State) -> SegmentTables:
         """The tables of a set."""
-        key = self._key(state)
+        key = self.key(state)
         if key not in self._known:
             members = state.place.members
             likeness = self.shapes.likeness(members)
             if likeness not in self._layouts:
                 self._layouts[likeness] = SetLayouts(self.pool, members, self.shapes.levels(members), self.tariff)
-            self._known[key] = SegmentTables(self.chain, OnSet(self._layouts[likeness], state.designs), self.tables)
+            self._known[key] = SegmentTables(self.chain, OnSet(self._layouts[likeness], state.designs), self.check)
         return self._known[key]
+
+    def stamp(self) -> int:
+        """Grows when more is known of what sets take inside."""
+        return len(self._known) + sum(layouts.version for layouts in self._layouts.values())
 
     def looked(self) -> tuple[SetLayouts, ...]:
         """What is known of the members of sets at which somebody has looked."""
@@ -94,22 +107,25 @@ class Sets:
         for layouts in self._layouts.values():
             layouts.charge()
 
-    def _key(self, state: State) -> tuple[object, ...]:
+    def key(self, state: State) -> tuple[object, ...]:
+        """Equal for states that share their tables."""
         if state not in self._keys:
             self._keys[state] = (self.shapes.likeness(state.place.members), state.designs)
         return self._keys[state]
 
     def least(self, state: State) -> FloatArray:
         """Per segment the least seconds on a set, as far as is known."""
+        return self.runs(state).own
+
+    def runs(self, state: State) -> Runs:
+        """What a set takes at least without handing over, as far as is known."""
         known = self.known(state)
-        if known is None:
-            return self._compute(state)
-        version = known.on.layouts.version
-        found = self._lowest.get(id(known))
+        key = self.key(state)
+        version = -1 if known is None else known.on.layouts.version
+        found = self._runs.get(key)
         if found is None or found[0] != version:
-            count = len(self.chain.segments)
-            lowest = np.asarray([known.solve(index).seconds.min() for index in range(count)])
-            found = self._lowest[id(known)] = (version, lowest)
+            runs = runs_at_least(self._compute(state)) if known is None else runs_of(known)
+            found = self._runs[key] = version, runs
         return found[1]
 
     def _compute(self, state: State) -> FloatArray:
@@ -151,10 +167,14 @@ class Sets:
 
     def least_crossing(self, state: State, other: State, index: int) -> float:
         """Seconds at least until what is needed of the tensor at a gate is on another set."""
+        latency_s, s_per_byte = crossing(self.pool, state.place.members, other.place.members)
+        return latency_s + self.needed(index) * s_per_byte
+
+    def needed(self, index: int) -> float:
+        """Bytes of the tensor at a gate that are taken behind it at least."""
         if index not in self._needed:
             self._needed[index] = needed_bytes(self.chain, index)
-        latency_s, s_per_byte = crossing(self.pool, state.place.members, other.place.members)
-        return latency_s + self._needed[index] * s_per_byte
+        return self._needed[index]
 
     def _landing(self, known: SegmentTables, index: int) -> BoolArray:
         """In which layouts of a gate's domain a tensor can come from another set."""

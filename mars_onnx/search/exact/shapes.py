@@ -7,7 +7,7 @@ looked at.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 
@@ -41,6 +41,7 @@ class Shapes:
     """The sets of a pool."""
 
     pool: Pool
+    _alike: dict[tuple[int, ...], tuple[object, ...]] = field(default_factory=dict)
 
     @cached_property
     def _clusters(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
@@ -126,8 +127,10 @@ class Shapes:
 
     def likeness(self, members: tuple[int, ...]) -> tuple[object, ...]:
         """Equal for sets inside which everything costs the same."""
-        ends = (self.pool.inputs_at, self.pool.outputs_at)
-        return (
-            tuple(twin(self.pool, rank) for rank in members),
-            tuple(self._distance(first, second) for first in members for second in (*members, *ends)),
-        )
+        if members not in self._alike:
+            ends = (self.pool.inputs_at, self.pool.outputs_at)
+            self._alike[members] = (
+                tuple(twin(self.pool, rank) for rank in members),
+                tuple(self._distance(first, second) for first in members for second in (*members, *ends)),
+            )
+        return self._alike[members]

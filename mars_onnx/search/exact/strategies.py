@@ -20,6 +20,8 @@ Factors = tuple[tuple[str, int], ...]
 
 #: A set of more members is not cut along more than this many axes at one level.
 _MOST_AXES = 3
+#: Larger sets cut no reduction that is shorter than they have members: there are enough other axes.
+_SMALL_SET = 8
 #: Splitting a reduction into pieces shorter than this leaves more to add up than to multiply.
 _SHORTEST_REDUCTION = 2
 
@@ -61,7 +63,9 @@ def _resolved(rule: OpRule, strategy: Strategy) -> Iterator[Strategy]:
 
 def _dealt(rule: OpRule, levels: tuple[int, ...]) -> Iterator[Factors]:
     """Every way to deal the digits of all levels out to axes."""
-    names = tuple(axis.name for axis in rule.axes if axis.size >= 2)
+    members = prod(levels)
+    least = members if members > _SMALL_SET else 2
+    names = tuple(axis.name for axis in rule.axes if axis.size >= (least if axis.reduction else 2))
     sizes = {axis.name: axis.size for axis in rule.axes}
     shortest = {axis.name: _SHORTEST_REDUCTION if axis.reduction else 1 for axis in rule.axes}
     seen: set[Factors] = set()

@@ -1,0 +1,144 @@
+"""The least that is left: bounds on what comes after a gate, by which a search sees early what is hopeless.
+
+A set that somebody has looked at goes on to the end in the least seconds that its tables say, layouts included. If it
+hands over at a later gate ``b`` instead, it has taken at least what it takes to the end, less the most that it can take
+from ``b`` to the end. What comes after a hand-over counts without layouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from mars_onnx.pool.topology import Pool
+from mars_onnx.rules.axes import IntArray
+from mars_onnx.search.exact.moves import FloatArray, one_port
+from mars_onnx.search.exact.sets import Sets, State
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """Which sets can follow which.
+
+    Attributes:
+        states: Everything that can be at work.
+        number: Of each state among them.
+        kinds: One state of every kind; those of a kind have the same tables.
+        kind: Per state the number of its kind.
+        place: Of what is used, its number.
+        first: Per number of what is used, the states that can start then.
+        after: Per state the number of what is used when it has started.
+    """
+
+    states: tuple[State, ...]
+    number: dict[State, int]
+    kinds: tuple[State, ...]
+    kind: IntArray
+    place: dict[tuple[int, ...], int]
+    first: tuple[IntArray, ...]
+    after: IntArray
+
+
+def order_of(sets: Sets, start: Sequence[State], alone: bool) -> Order:
+    """All that can follow some first sets, or nothing if each of them is alone."""
+    number: dict[State, int] = {}
+    first: dict[tuple[int, ...], IntArray] = {}
+    pending = [((0,) * len(sets.shapes.cells), list(start))]
+    while pending:
+        used, found = pending.pop()
+        if used in first:
+            continue
+        first[used] = np.asarray([number.setdefault(state, len(number)) for state in found], np.int64)
+        if not alone:
+            pending += [(state.place.used, sets.states(state.place.used)) for state in found]
+    kinds: dict[tuple[object, ...], int] = {}
+    examples: list[State] = []
+    kind = np.empty(len(number), np.int64)
+    for state, place in number.items():
+        key = sets.key(state)
+        if key not in kinds:
+            kinds[key] = len(examples)
+            examples.append(state)
+        kind[place] = kinds[key]
+    places = {used: place for place, used in enumerate(first)}
+    after = np.asarray([places.get(state.place.used, 0) for state in number], np.int64)
+    return Order(tuple(number), number, tuple(examples), kind, places, tuple(first.values()), after)
+
+
+@lru_cache(maxsize=16)
+def _at_best(pool: Pool) -> tuple[float, float]:
+    """Seconds at least until anything comes to another accelerator, and per byte that one accelerator takes in."""
+    pairs = [(a, b) for a in range(pool.size) for b in range(pool.size) if a != b]
+    if not pairs:
+        return 0.0, 0.0
+    fastest = max(pool.route(*pair).bandwidth_bytes_per_s for pair in pairs)
+    return min(pool.latency(*pair) for pair in pairs), 1 / fastest if one_port(pool) else 0.0
+
+
+class Rest:
+    """The least that is left, by state and by what is used, and by gate.
+
+    Attributes:
+        own: Where a state is at work, ``[states, gates]``.
+        after: Where another one is to take over, crossing included, ``[used, gates]``.
+    """
+
+    def __init__(self, sets: Sets, order: Order, alone: bool) -> None:
+        """With what the tables of the sets say by now; alone, no state hands over."""
+        count = len(sets.chain.segments)
+        runs = [sets.runs(state) for state in order.kinds]
+        end = np.stack([own.end for own in runs])[order.kind]
+        self._order, self._end = order, end
+        self._least = np.stack([own.own for own in runs])[order.kind]
+        self.own = end
+        self.after = np.full((len(order.first), count + 1), np.inf)
+        if not alone:
+            self._hand_over(sets, order, np.stack([own.most for own in runs])[order.kind])
+        else:
+            for number, states in enumerate(order.first):
+                self.after[number] = end[states].min(axis=0) if len(states) else np.inf
+
+    def best(self) -> list[State]:
+        """The states of a way that looks best from here; what is known of layouts at hand-overs is left out."""
+        order, count = self._order, self._least.shape[1]
+        found: list[State] = []
+        used, index = 0, 0
+        while index < count and len(order.first[used]):
+            states = order.first[used]
+            number = int(states[self.own[states, index].argmin()])
+            found.append(order.states[number])
+            if self.own[number, index] >= self._end[number, index]:
+                break
+            used = int(order.after[number])
+            gates = np.arange(index + 1, count)
+            index = int(gates[(np.cumsum(self._least[number, index:-1]) + self.after[used, gates]).argmin()])
+        return found
+
+    def _hand_over(self, sets: Sets, order: Order, most: FloatArray) -> None:
+        least, end = self._least, self._end
+        count = least.shape[1]
+        latency_s, s_per_byte = _at_best(sets.pool)
+        members = np.asarray([len(state.place.members) for state in order.states])
+        # The states that can start when something is used, one after the other.
+        starting = np.concatenate(order.first)
+        some = np.asarray([len(states) > 0 for states in order.first])
+        starts = np.cumsum([0, *(len(states) for states in order.first if len(states))][:-1])
+        self.own = end.copy()
+        handed = np.full(len(order.states), np.inf)
+        shorter = np.full(len(order.states), np.inf)
+        for index in reversed(range(count)):
+            # Who starts at this gate hands over at a later one: after this segment, or after more of them.
+            handed = least[:, index] + handed
+            best = np.minimum(end[:, index], np.maximum(handed, end[:, index] + shorter))
+            self.own[:, index] = best
+            crossing = latency_s + sets.needed(index) * s_per_byte / members if index else np.zeros(len(members))
+            if len(starts):
+                self.after[some, index] = np.minimum.reduceat((best + crossing)[starting], starts)
+            after = self.after[order.after, index]
+            handed = np.minimum(handed, after)
+            # Where no other set can take over, nothing is shorter.
+            left = np.subtract(after, most[:, index], out=np.full(len(after), np.inf), where=np.isfinite(after))
+            shorter = np.minimum(shorter, left)

@@ -1,0 +1,46 @@
+"""What a set takes at least without handing over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mars_onnx.search.exact.build import SegmentTables
+from mars_onnx.search.exact.moves import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """What a set takes at least, by gate.
+
+    Attributes:
+        own: Seconds of each segment.
+        end: Seconds from each gate to the end.
+        most: What :attr:`end` can be from a gate on at most, whatever the layout before it.
+    """
+
+    own: FloatArray
+    end: FloatArray
+    most: FloatArray
+
+
+def runs_at_least(own: FloatArray) -> Runs:
+    """Of a set at which nobody has looked, from the least seconds of each segment."""
+    end = np.concatenate([np.cumsum(own[::-1])[::-1], [0.0]])
+    return Runs(own, end, end)
+
+
+def runs_of(known: SegmentTables) -> Runs:
+    """Of a set, as its tables are by now."""
+    count = len(known.chain.segments)
+    own, end, most = np.zeros(count), np.zeros(count + 1), np.zeros(count + 1)
+    after = np.zeros(known.solve(count - 1).seconds.shape[1])
+    for index in reversed(range(count)):
+        seconds = known.solve(index).seconds
+        own[index] = seconds.min()
+        end[index] = (seconds.min(axis=0) + after).min()
+        if index:
+            after = known.passage(index).backward(after)
+            most[index] = after.max()
+    return Runs(own, end, most)
