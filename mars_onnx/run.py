@@ -130,7 +130,8 @@ def _run_threads(options: argparse.Namespace) -> None:
 
 
 def _run_processes(options: argparse.Namespace) -> None:
-    from mars_onnx.runtime.mpi.rank import EverywhereError, Rank, is_host
+    from mars_onnx.runtime.mpi.agreement import EverywhereError
+    from mars_onnx.runtime.mpi.rank import Rank, is_host
     from mars_onnx.runtime.mpi.rank_map import rank_map
     from mars_onnx.runtime.mpi.watch import leave
     from mars_onnx.runtime.sessions import FASTEST, SEGMENTS, with_providers

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import socket
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mars_onnx.errors import InputError, MarsError, RunError, UsageError
 from mars_onnx.runtime.boxes import accelerator_name, check_inputs, check_names, default_depth
 from mars_onnx.runtime.executor import PartitionExecutor, describe
+from mars_onnx.runtime.mpi.agreement import Attempt, agree, attempt, told
 from mars_onnx.runtime.mpi.library import load_mpi
 from mars_onnx.runtime.mpi.rank_map import checked_ranks
 from mars_onnx.runtime.mpi.watch import Watch
@@ -34,18 +32,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _AHEAD = 2
 """Sets of inputs that are sent before the host's own part is done with the one before."""
-
-
-class ProcessError(MarsError):
-    """A process cannot take part; all processes raise it with the same message."""
-
-    def __init__(self, text: str, exit_code: int) -> None:
-        super().__init__(text)
-        self.exit_code = exit_code
-
-
-class EverywhereError(ProcessError):
-    """All processes fail in the same way, so that one may speak for all."""
 
 
 class Rank:
@@ -89,10 +75,10 @@ class Rank:
         self._comm = (comm or mpi.COMM_WORLD).Dup()
         self.process = self._comm.Get_rank()
         self.is_host = self.process == HOST
-        read = _attempt(lambda: _load_plan(Path(folder)))
+        read = attempt(lambda: _load_plan(Path(folder)))
         # Until all have read the same plan, processes are called what the host's says.
         self._names: list[str] = self._comm.bcast(_named(read, self._comm.Get_size(), ranks), HOST)
-        self.plan, digest = self._agree(read)
+        self.plan, digest = agree(self._comm, read, self._names)
         self._together(lambda: self._check_plan(Path(folder), self._comm.bcast(digest, HOST), digest))
         self.ranks = self._together(lambda: checked_ranks(self.plan, self._comm.Get_size(), ranks))
         self.rank = self.ranks[self.process]
@@ -283,7 +269,7 @@ class Rank:
             try:
                 results = self._executor.run(inputs)
             except MemoryError as error:
-                raise RunError(_told(error)[0]) from error
+                raise RunError(told(error)[0]) from error
         if self._watch is not None:
             self._watch.idle()
         return results
@@ -300,7 +286,7 @@ class Rank:
     def _announce(self, error: BaseException) -> None:
         self._open = False
         if self._watch is not None:
-            self._watch.failed(*_told(error))
+            self._watch.failed(*told(error))
 
     def _check_plan(self, folder: Path, theirs: str, ours: str) -> None:
         if ours != theirs:
@@ -322,40 +308,10 @@ class Rank:
             EverywhereError: All processes have failed in the same way.
             MarsError: Some have; the message names the first.
         """
-        return self._agree(_attempt(work))
-
-    def _agree(self, attempt: _Attempt[_T]) -> _T:
-        """The result, if all have one; see :meth:`_together`."""
-        told = self._comm.allgather(attempt.failure)
-        if not any(told):
-            return attempt.results[0]
-        texts = [entry[0] for entry in told if entry is not None]
-        process = next(process for process, entry in enumerate(told) if entry is not None)
-        if len(texts) == len(told) and len(set(texts)) == 1:
-            raise EverywhereError(texts[0], told[process][1])
-        who = self._names[process] if self._names else f"process {process}"
-        machine = self._comm.bcast(socket.gethostname(), process)
-        raise ProcessError(f"{who} on {machine}: {texts[0]}", told[process][1])
+        return agree(self._comm, attempt(work), self._names)
 
 
-@dataclass(frozen=True, slots=True)
-class _Attempt(Generic[_T]):
-    """What something has given, or a message and the exit code."""
-
-    results: tuple[_T, ...] = ()
-    failure: tuple[str, int] | None = None
-
-
-def _attempt(work: Callable[[], _T]) -> _Attempt[_T]:
-    try:
-        return _Attempt((work(),))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the others wait to be told
-        if not isinstance(error, (MarsError, MemoryError)):
-            traceback.print_exc()
-        return _Attempt(failure=_told(error))
-
-
-def _named(read: _Attempt[tuple[PlanFile, str]], processes: int, ranks: Sequence[int | str] | None) -> list[str]:
+def _named(read: Attempt[tuple[PlanFile, str]], processes: int, ranks: Sequence[int | str] | None) -> list[str]:
     """What messages call the processes, if the plan says it."""
     try:
         return [
@@ -381,15 +337,6 @@ class _Monitor:
     def end(self, step: int) -> None:
         if self._recorder is not None:
             self._recorder.end(step)
-
-
-def _told(error: BaseException) -> tuple[str, int]:
-    """A message for the other processes, and the exit code."""
-    if isinstance(error, MarsError):
-        return str(error), error.exit_code
-    if isinstance(error, MemoryError):
-        return "out of memory" + (f" ({error})" if str(error) else ""), 1
-    return f"{type(error).__name__}: {error}", 1
 
 
 def _load_plan(folder: Path) -> tuple[PlanFile, str]:
