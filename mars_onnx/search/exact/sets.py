@@ -130,7 +130,8 @@ class Sets:
 
     def least_of_any(self) -> FloatArray:
         """Per segment the least seconds of compute on any set."""
-        return np.stack([self._compute(state) for state in self.start()]).min(axis=0)
+        least: FloatArray = np.stack([self._compute(state) for state in self.start()]).min(axis=0)
+        return least
 
     def _compute(self, state: State) -> FloatArray:
         """Per segment the least seconds of compute."""
