@@ -159,7 +159,9 @@ class Rest:
         for index in reversed(range(count)):
             # Who starts at this gate hands over at a later one: after this segment, or after more of them.
             handed = least[:, index] + handed
-            best = np.minimum(end[:, index], np.maximum(handed, end[:, index] + shorter))
+            known = np.isfinite(end[:, index]) & np.isfinite(shorter)
+            bound = np.add(end[:, index], shorter, out=np.full(len(shorter), -np.inf), where=known)
+            best = np.minimum(end[:, index], np.maximum(handed, bound))
             self.own[:, index] = best
             crossing = latency_s + sets.needed(index) * s_per_byte / members if index else np.zeros(len(members))
             if order.loose:
