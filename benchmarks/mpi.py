@@ -65,27 +65,38 @@ def soak(folder: Path, runs: int) -> None:
     import mars_onnx
     from mars_onnx.runtime.random_inputs import random_inputs
 
-    early = runs // 10
+    # What a heap needs at most it only has after some hundred runs; a leak goes on.
+    marks = (runs // 10, runs // 2, runs - 1)
     with mars_onnx.load_rank(folder) as rank:
         inputs = random_inputs(rank.plan, 1)
         first: dict[str, Any] | None = None
-        different, begin_kib = 0, 0
+        different = 0
+        resident: list[int] = []
         start = time.perf_counter()
         for number in range(runs):
             outputs = rank.run(inputs if rank.is_host else None)
             if outputs is not None:
                 first = first or outputs
                 different += any(outputs[name].tobytes() != first[name].tobytes() for name in first)
-            if number == early:
-                begin_kib = _resident_kib()
+            if number in marks:
+                resident.append(_resident_kib())
         seconds = time.perf_counter() - start
         from mpi4py import MPI
 
-        memory = MPI.COMM_WORLD.gather((begin_kib, _resident_kib()))
+        memory = MPI.COMM_WORLD.gather(resident)
         if memory is not None:
-            rows = [(str(p), f"{a / 1024:.1f}", f"{b / 1024:.1f}", f"{b - a:+d}") for p, (a, b) in enumerate(memory)]
+            rows = [
+                (
+                    str(process),
+                    *(f"{kib / 1024:.1f}" for kib in own),
+                    f"{own[-1] - own[0]:+d}",
+                    f"{own[-1] - own[-2]:+d}",
+                )
+                for process, own in enumerate(memory)
+            ]
+            heads = [f"MiB after {mark + 1}" for mark in marks]
             print(f"{runs} runs in {seconds:.1f} s, {different} with another result than the first")
-            print(table(("process", f"MiB after {early}", "MiB at the end", "KiB more"), rows, 1))
+            print(table(("process", *heads, "KiB more", "KiB more in the second half"), rows, 1))
 
 
 def reduce(size: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mars_onnx.errors import MarsError, UsageError
-from mars_onnx.search.names import ALL, DEFAULT, TITLES
+from mars_onnx.search.names import ALL, DEFAULT, DEFAULT_TIME_LIMIT_S, TITLES
 from mars_onnx.version import __version__
 
 _INTERRUPTED = 130
@@ -41,7 +41,12 @@ def parser() -> argparse.ArgumentParser:
         help="make small the latency of one inference, or the time between two of a stream (default: latency)",
     )
     search.add_argument(
-        "--time-limit", metavar="SECONDS", type=float, help="then take the best mapping so far; Ctrl-C does so too"
+        "--time-limit",
+        metavar="SECONDS",
+        type=_time_limit,
+        default=DEFAULT_TIME_LIMIT_S,
+        help="then take the best mapping so far, as Ctrl-C does; 'none' for no limit "
+        f"(default: {DEFAULT_TIME_LIMIT_S:g})",
     )
     search.add_argument(
         "--compare",
@@ -74,6 +79,11 @@ def parser() -> argparse.ArgumentParser:
     noise.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     result.add_argument("--version", action="version", version=f"mars_onnx {__version__}")
     return result
+
+
+def _time_limit(text: str) -> float | None:
+    """Seconds, or ``none``."""
+    return None if text == "none" else float(text)
 
 
 def _methods() -> str:

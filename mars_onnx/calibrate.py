@@ -151,6 +151,8 @@ def _show(found: Calibrated, path: Path) -> None:
             copies = (
                 f", and copies what is kept at {more.kept_bytes_per_s / 1e9:.2f} GB/s" if more.kept_bytes_per_s else ""
             )
+            if more.assembled_bytes_per_s:
+                copies += f", and puts pieces that lie apart together at {more.assembled_bytes_per_s / 1e9:.2f} GB/s"
             console.print(f"{op}: {more.latency_s * 1e6:.1f} us more{copies}")
     console.print(f"memory: {found.machine.memory_bandwidth_bytes_per_s / 1e9:.1f} GB/s read and written together")
     console.print(f"a run, beside its kernels: {found.machine.run_s * 1e6:.0f} us")

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from mars_onnx.cost.price import Price, price
 from mars_onnx.emission.finish import Partitions
-from mars_onnx.errors import InputError, InvariantError, MarsError, UsageError
+from mars_onnx.errors import CapacityError, InputError, InvariantError, MarsError, UsageError
 from mars_onnx.loading import load_model
 from mars_onnx.pipeline.callbacks import VerifyStages
 from mars_onnx.pipeline.runner import Callback, run_pipeline
@@ -36,7 +36,7 @@ from mars_onnx.search.compare import Comparison, comparators, compare
 from mars_onnx.search.evaluate import Evaluation, evaluate
 from mars_onnx.search.find import Found, Watch, given_mapping, unwatched
 from mars_onnx.search.method import Objective, SearchOptions
-from mars_onnx.search.names import DEFAULT
+from mars_onnx.search.names import DEFAULT, DEFAULT_TIME_LIMIT_S
 from mars_onnx.search.problem import Problem, problem_of
 from mars_onnx.sharding.mapping import Mapping
 from mars_onnx.simulation import Simulation, chrome_trace, simulate
@@ -194,7 +194,7 @@ def compile(
     mapping: str | Path | None = None,
     search: str = DEFAULT,
     objective: Objective | str = Objective.LATENCY,
-    time_limit_s: float | None = None,
+    time_limit_s: float | None = DEFAULT_TIME_LIMIT_S,
     seed: int = 0,
     compare: Sequence[str] = (),
     dims: Sequence[str] = (),
@@ -267,7 +267,10 @@ def run(
     attachments.set_pool(work, pool)
     _check_taken_up(work)
     second = SecondLook(pipeline.passes)
-    run_pipeline(work, pipeline.passes, [verify_stages(), second, *callbacks])
+    try:
+        run_pipeline(work, pipeline.passes, [verify_stages(), second, *callbacks])
+    except CapacityError as error:
+        raise CapacityError(f"{source}: {error}" if isinstance(source, Path) else str(error)) from error
     attachments.get_partitions(work)
     name = Path(source).stem if isinstance(source, Path) else work.graph.name or "model"
     digest = file_sha256(source) if isinstance(source, Path) else ""

@@ -161,6 +161,11 @@ def _collectives(pool: Pool) -> str:
     added = "".join(
         f"; {op} takes {quantity(own.latency_s, 's')} more"
         + (f", and copies what is kept at {quantity(own.kept_bytes_per_s, 'B/s')}" if own.kept_bytes_per_s else "")
+        + (
+            f", and puts pieces that lie apart together at {quantity(own.assembled_bytes_per_s, 'B/s')}"
+            if own.assembled_bytes_per_s
+            else ""
+        )
         for op, own in rules.overheads.items()
     )
     return (

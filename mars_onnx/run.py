@@ -10,7 +10,6 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -29,9 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(options)
     except MarsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return error.exit_code
     return 0
+
+
+def _say(line: str) -> None:
+    """To the error stream, in one piece: lines of several processes come together there."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,7 +79,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="[ACCELERATOR=]NAME",
-        help="execution provider of ONNX Runtime, for all or for one: CPU (default), CUDA, ...; repeatable",
+        help="execution provider of ONNX Runtime, for all or for one: CPU, CUDA, ...; repeatable; by default the one "
+        "that the pool file names, else CPU",
     )
     parser.add_argument(
         "--segments",
@@ -107,7 +113,7 @@ def _run_threads(options: argparse.Namespace) -> None:
     plan, files = load_folder(options.folder)
     inputs = _inputs(options, plan)
     how = SEGMENTS if options.segments or options.rendezvous else FASTEST
-    how = with_providers(how, options.provider, [entry.accelerator for entry in plan.partitions])
+    how = with_providers(how, options.provider)
     runner = PartitionRunner(files, plan, rendezvous=options.rendezvous, options=how)
     runner.prepare()
     if options.profile is not None:
@@ -124,31 +130,27 @@ def _run_threads(options: argparse.Namespace) -> None:
 
 
 def _run_processes(options: argparse.Namespace) -> None:
-    from mars_onnx.runtime.mpi.rank import EverywhereError, Rank, is_host
+    from mars_onnx.runtime.mpi.agreement import EverywhereError
+    from mars_onnx.runtime.mpi.rank import Rank, is_host
     from mars_onnx.runtime.mpi.rank_map import rank_map
     from mars_onnx.runtime.mpi.watch import leave
-    from mars_onnx.runtime.plan_file import load_plan
     from mars_onnx.runtime.sessions import FASTEST, SEGMENTS, with_providers
 
     if options.rendezvous:
         raise UsageError("--rendezvous is for threads; MPI has its own semantics")
     chosen = None if options.rank_map is None else rank_map(options.rank_map)
-    how = SEGMENTS if options.segments else FASTEST
-    try:
-        # A plan that cannot be read is said by Rank, for all processes together.
-        with suppress(InputError):
-            plan = load_plan(options.folder, check_hashes=False)
-            how = with_providers(how, options.provider, [entry.accelerator for entry in plan.partitions])
-    except UsageError:
-        if is_host():
-            raise
-        sys.exit(UsageError.exit_code)
+    how = with_providers(SEGMENTS if options.segments else FASTEST, options.provider)
     try:
         rank = Rank(options.folder, ranks=chosen, options=how, profile=options.profile is not None)
     except EverywhereError as error:
         if is_host():
             raise
         sys.exit(error.exit_code)
+    except MarsError:
+        raise
+    except BaseException:  # noqa: BLE001 - see below
+        traceback.print_exc()
+        leave(1)
     try:
         with rank:
             if rank.is_host:
@@ -158,7 +160,7 @@ def _run_processes(options: argparse.Namespace) -> None:
                 if options.profile is not None:
                     rank.trace()
     except MarsError as error:
-        print(f"error: {rank.name}: {error}", file=sys.stderr)
+        _say(f"error: {rank.name}: {error}")
         leave(error.exit_code)
     except BaseException:  # noqa: BLE001 - whatever it is: an end in the ordinary way would wait for the others
         traceback.print_exc()

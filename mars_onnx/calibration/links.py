@@ -61,6 +61,7 @@ class Kind(StrEnum):
     GATHER = "all-gather"
     EXCHANGE = "all-to-all"
     REDUCE = "all-reduce"
+    APART = "all-gather of pieces that lie apart"
     SCATTER = "reduce-scatter"
     HALO = "halo exchange"
 
@@ -126,6 +127,7 @@ def link_between(
         advance()
     link = line_through([*found[Kind.GATHER], *found[Kind.REDUCE]])
     overheads = {_OPERATOR[kind]: overhead_of(found[kind], link) for kind in (Kind.EXCHANGE, Kind.SCATTER, Kind.HALO)}
+    overheads[_OPERATOR[Kind.APART]] = Overhead(assembled_bytes_per_s=assembly_of(found[Kind.APART], link))
     return PairTimes(link, overheads)
 
 
@@ -135,13 +137,27 @@ STEPS = len(Kind)
 
 def overhead_of(exchanges: Sequence[Exchange], link: LinkTimes) -> Overhead:
     """What communications take beyond the link."""
+    seconds, beyond = _beyond(exchanges, link)
+    columns: FloatArray = np.asarray([[1.0, own.kept_bytes / 1e6] for own in exchanges])
+    latency, per_mb = nonnegative(columns / seconds[:, None], beyond / seconds)
+    return Overhead(float(latency), 1e6 / float(per_mb) if per_mb > 1e-9 else None)
+
+
+def assembly_of(exchanges: Sequence[Exchange], link: LinkTimes) -> float | None:
+    """Bytes per second at which results of gathers are put together; ``None``: too fast to be seen."""
+    seconds, beyond = _beyond(exchanges, link)
+    columns: FloatArray = np.asarray([[(own.kept_bytes + own.sent_bytes) / 1e6] for own in exchanges])
+    (per_mb,) = nonnegative(columns / seconds[:, None], beyond / seconds)
+    return 1e6 / float(per_mb) if per_mb > 1e-9 else None
+
+
+def _beyond(exchanges: Sequence[Exchange], link: LinkTimes) -> tuple[FloatArray, FloatArray]:
+    """Seconds of communications, and what of them the link does not explain."""
     seconds = np.asarray([max(own.seconds, 1e-7) for own in exchanges])
     by_link = np.asarray(
         [own.rounds * link.latency_s + own.sent_bytes / link.bandwidth_bytes_per_s for own in exchanges]
     )
-    columns: FloatArray = np.asarray([[1.0, own.kept_bytes / 1e6] for own in exchanges])
-    latency, per_mb = nonnegative(columns / seconds[:, None], np.maximum(seconds - by_link, 0.0) / seconds)
-    return Overhead(float(latency), 1e6 / float(per_mb) if per_mb > 1e-9 else None)
+    return seconds, np.maximum(seconds - by_link, 0.0)
 
 
 def line_through(exchanges: Sequence[Exchange]) -> LinkTimes:
@@ -171,6 +187,7 @@ def exchange(pool: Pool, pair: tuple[int, int], deployer: Deployer, kind: Kind, 
     rounds, sent, summed, kept = {
         Kind.GATHER: (1, size / 2, 0.0, size / 2),
         Kind.EXCHANGE: (1, size / 4, 0.0, size / 4),
+        Kind.APART: (1, size / 2, 0.0, size / 2),
         Kind.REDUCE: (2, float(size), size / 2, size / 2),
         Kind.SCATTER: (1, size / 2, size / 2, size / 2),
         Kind.HALO: (1, size / _side(size), 0.0, size / 2),
@@ -180,6 +197,7 @@ def exchange(pool: Pool, pair: tuple[int, int], deployer: Deployer, kind: Kind, 
 
 _OPERATOR = {
     Kind.GATHER: "AllGather",
+    Kind.APART: "AllGather",
     Kind.EXCHANGE: "AllToAll",
     Kind.REDUCE: "AllReduce",
     Kind.SCATTER: "ReduceScatter",
@@ -198,9 +216,10 @@ def _probe(kind: Kind, size: int) -> tuple[ir.Model, dict[str, str], dict[str, s
         case Kind.HALO:
             return _images(size), {"conv*": "ES(H=2)", "*": "ES(D2=2)"}, {"conv*": "ES(Cout=2)", "*": "ES(D1=2)"}
     # A layer that is computed whole needs all; the next takes its half of it.
-    other = "whole" if kind is Kind.GATHER else "ES(D2=2)"
+    usual = "ES(D2=2)" if kind is Kind.APART else "ES(D1=2)"
+    other = "ES(D2=2)" if kind is Kind.EXCHANGE else "whole"
     busy = {f"relu{number}": other for number in range(1, _LAYERS - 1, 2)}
-    return _chain(size), busy | {"*": "ES(D1=2)"}, {"*": "ES(D1=2)"}
+    return _chain(size), busy | {"*": usual}, {"*": usual}
 
 
 def run_overhead(pool: Pool, rank: int, deployer: Deployer) -> tuple[float, float]:

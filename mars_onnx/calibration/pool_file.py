@@ -133,6 +133,9 @@ def _collectives(machine: Machine) -> dict[str, object]:
         copies = [own.kept_bytes_per_s for own in known if own.kept_bytes_per_s]
         if copies:
             entry["kept_bytes_per_s"] = _short(statistics.median(copies))
+        assemblies = [own.assembled_bytes_per_s for own in known if own.assembled_bytes_per_s]
+        if assemblies:
+            entry["assembled_bytes_per_s"] = _short(statistics.median(assemblies))
         overheads.append(entry)
     if overheads:
         found["overheads"] = overheads

@@ -341,7 +341,7 @@ class Interconnect(_Collectives[FloatArray]):
             return 0.0
         pairs = zip(collective.inputs, collective.outputs, strict=True)
         kept = (volume(intersect(given.box, taken.box)) if given and taken else 0 for given, taken in pairs)
-        return known.seconds(max(kept) * bytes_per_element)
+        return known.seconds(max(kept) * bytes_per_element, _assembled(collective) * bytes_per_element)
 
     def plan(self, plan: Plan, bytes_per_element: float) -> tuple[float, ...]:
         """Seconds of every collective of a redistribution, in its order; one after the other they add up."""
@@ -357,6 +357,16 @@ def _one(op: str, given: FloatArray) -> FloatArray:
 
 def _elements(fragment: Fragment | None) -> int:
     return volume(fragment.box) if fragment else 0
+
+
+def _assembled(collective: Collective) -> int:
+    """Elements of a gathered result, where its pieces do not follow one another in memory."""
+    if collective.pattern is not Pattern.ALL_GATHER or collective.axis is None:
+        return 0
+    boxes = [taken.box for taken in collective.outputs if taken]
+    # A piece is one stretch if there is one of everything before the axis of the pieces.
+    apart = (box for box in boxes if volume(box[: collective.axis]) > 1)
+    return max(map(volume, apart), default=0)
 
 
 def _sizes(collective: Collective) -> Sizes:

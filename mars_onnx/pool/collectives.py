@@ -21,14 +21,21 @@ class Overhead:
     Attributes:
         latency_s: However small it is.
         kept_bytes_per_s: Rate at which a member copies what it keeps to where the result is; ``None``: it stays.
+        assembled_bytes_per_s: Rate at which a member puts a result together whose pieces do not follow one another in
+            memory; ``None``: that costs no more than if they do.
     """
 
     latency_s: float = 0.0
     kept_bytes_per_s: float | None = None
+    assembled_bytes_per_s: float | None = None
 
-    def seconds(self, kept_bytes: float) -> float:
-        """For the member that keeps most."""
-        return self.latency_s + (kept_bytes / self.kept_bytes_per_s if self.kept_bytes_per_s else 0.0)
+    def seconds(self, kept_bytes: float, assembled_bytes: float = 0.0) -> float:
+        """For the member that keeps most, and has most to put together."""
+        return (
+            self.latency_s
+            + (kept_bytes / self.kept_bytes_per_s if self.kept_bytes_per_s else 0.0)
+            + (assembled_bytes / self.assembled_bytes_per_s if self.assembled_bytes_per_s else 0.0)
+        )
 
 
 @dataclass(frozen=True, slots=True)

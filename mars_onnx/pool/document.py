@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 from mars_onnx.errors import InputError
 
@@ -22,6 +23,7 @@ Place = tuple[str | int, ...]
 
 MAX_PROBLEMS = 20
 _MAX_SHOWN = 80
+_PIECE_BYTES = 2**20
 #: Most commas in a file, as a cheap bound of its number of values: each may become a problem with a message.
 MAX_COMMAS = 200_000
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
@@ -135,6 +137,15 @@ def read_document(path: Path, max_bytes: int) -> Document:
     return parse_document(text, path)
 
 
+def _at_most(file: BinaryIO, count: int) -> bytes:
+    """The first bytes of a file. In pieces: ``read`` makes a buffer of all that it may read first."""
+    pieces: list[bytes] = []
+    while count > 0 and (piece := file.read(min(count, _PIECE_BYTES))):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
+
+
 def read_text(path: Path, max_bytes: int) -> str:
     """Read a text file.
 
@@ -145,7 +156,7 @@ def read_text(path: Path, max_bytes: int) -> str:
         if path.is_dir():
             raise InputError(f"{path}: this is a folder; name a JSON file")
         with path.open("rb") as file:
-            raw = file.read(max_bytes + 1)
+            raw = _at_most(file, max_bytes + 1)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:

@@ -25,6 +25,7 @@ MAX_LINKS = 32768
 #: Names become file names (``<id>.onnx``), here and on other systems.
 MAX_NAME_LENGTH = 64
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$"
+PROVIDER_PATTERN = r"^[A-Za-z][A-Za-z0-9]{0,31}$"
 _DEVICES = r"con|prn|aux|nul|com[0-9]|lpt[0-9]"
 RESERVED = re.compile(rf"(annotated|plan|report|trace|({_DEVICES})(\..*)?)", re.IGNORECASE)
 
@@ -70,6 +71,9 @@ class DesignFile(DesignEntry):
     """Format and version of this file."""
 
 
+Provider = Annotated[str, Field(strict=True, pattern=PROVIDER_PATTERN)]
+
+
 class AcceleratorEntry(Sourced):
     """A device with its own memory. Its place in the list is its rank."""
 
@@ -83,6 +87,9 @@ class AcceleratorEntry(Sourced):
     """Memory for weights, activations and communication buffers."""
     memory_bandwidth_bytes_per_s: Bandwidth
     """Rate between that memory and the arithmetic."""
+    provider: Provider | None = None
+    """Execution provider of ONNX Runtime that mars-onnx-run takes for it, without the ending ExecutionProvider: `CPU`,
+    `CUDA`, `OpenVINO`, ...; default: `CPU`. No price depends on it."""
 
 
 class NodeEntry(_Base):
@@ -144,6 +151,15 @@ class OverheadEntry(_Base):
     """However small it is."""
     kept_bytes_per_s: Bandwidth | None = None
     """Rate at which a member copies what it keeps of its tensor to where the result is; default: it stays in place."""
+    assembled_bytes_per_s: Bandwidth | None = None
+    """Rate at which a member puts a result together whose pieces do not follow one another in memory, such as the rows
+    of an image with several channels; of AllGather only. Default: no more than if they do."""
+
+    @model_validator(mode="after")
+    def _gathers(self) -> OverheadEntry:
+        if self.assembled_bytes_per_s is not None and self.ops != ("AllGather",):
+            raise ValueError("assembled_bytes_per_s is for ops ['AllGather'] alone")
+        return self
 
 
 class CollectivesEntry(Sourced):

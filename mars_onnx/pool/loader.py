@@ -177,6 +177,7 @@ def _pool(entry: PoolFile, designs: dict[str, Design]) -> Pool:
             memory_bytes=accelerator.memory_bytes,
             memory_bandwidth_bytes_per_s=accelerator.memory_bandwidth_bytes_per_s,
             source=accelerator.source,
+            provider=accelerator.provider,
         )
         for rank, accelerator in enumerate(entry.accelerators)
     )
@@ -227,7 +228,11 @@ def _collectives(entry: CollectivesEntry | None) -> Collectives:
         reduction_bytes_per_s=entry.reduction_bytes_per_s,
         reductions_overlap=entry.reductions == "overlapped",
         algorithms=chosen,
-        overheads={op: Overhead(own.latency_s, own.kept_bytes_per_s) for own in entry.overheads for op in own.ops},
+        overheads={
+            op: Overhead(own.latency_s, own.kept_bytes_per_s, own.assembled_bytes_per_s)
+            for own in entry.overheads
+            for op in own.ops
+        },
         source=entry.source,
     )
 

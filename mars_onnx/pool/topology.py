@@ -55,6 +55,7 @@ class Accelerator:
         memory_bytes: Size of its memory.
         memory_bandwidth_bytes_per_s: Rate between memory and arithmetic.
         source: Where the numbers are from.
+        provider: Execution provider of ONNX Runtime that runs its partition; ``None``: the default.
     """
 
     rank: int
@@ -64,6 +65,7 @@ class Accelerator:
     memory_bytes: int
     memory_bandwidth_bytes_per_s: float
     source: str = ""
+    provider: str | None = None
 
     @property
     def adaptive(self) -> bool:

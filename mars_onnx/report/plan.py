@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from mars_onnx.emission.finish import Partition, Partitions
 from mars_onnx.errors import InvariantError
-from mars_onnx.pool.topology import Pool
+from mars_onnx.pool.topology import Accelerator, Pool
 from mars_onnx.rules.signature import tensor_type
 from mars_onnx.runtime.plan_file import (
     CommunicationEntry,
@@ -55,7 +55,9 @@ def plan_of(
     """
     files = written or {}
     return PlanFile(
-        partitions=tuple(_entry(p, files.get(p.rank, Written())) for p in partitions.partitions),
+        partitions=tuple(
+            _entry(p, files.get(p.rank, Written()), pool.accelerators[p.rank]) for p in partitions.partitions
+        ),
         inputs=tuple(_boxes(value, {p.rank: p.inputs for p in partitions.partitions}) for value in inputs),
         outputs=tuple(_boxes(value, {p.rank: p.outputs for p in partitions.partitions}) for value in outputs),
         model=model,
@@ -69,7 +71,7 @@ def plan_of(
     )
 
 
-def _entry(partition: Partition, written: Written) -> PartitionEntry:
+def _entry(partition: Partition, written: Written, accelerator: Accelerator) -> PartitionEntry:
     return PartitionEntry(
         rank=partition.rank,
         accelerator=partition.accelerator,
@@ -79,6 +81,7 @@ def _entry(partition: Partition, written: Written) -> PartitionEntry:
         data_file=written.data_file,
         sha256=written.sha256,
         data_sha256=written.data_sha256,
+        provider=accelerator.provider,
     )
 
 

@@ -103,6 +103,16 @@ def reduce_arrays(arrays: Sequence[Array], reduction: Reduction) -> Array:
     return result
 
 
+def reduce_into(out: Array, arrays: Sequence[Array], reduction: Reduction) -> None:
+    """:func:`reduce_arrays` into memory that is none of the arrays', without more memory where that can be done."""
+    if reduction is Reduction.SUM and out.dtype.kind in "fc" and out.dtype.itemsize >= 4 and len(arrays) > 1:
+        np.add(arrays[0], arrays[1], out=out)
+        for array in arrays[2:]:
+            np.add(out, array, out=out)
+        return
+    np.copyto(out, reduce_arrays(arrays, reduction))
+
+
 def _exchange(operator: Grouped, transport: Transport, piece_for: Callable[[int], Array | None]) -> list[Array | None]:
     """Give every member its piece (``None``: nothing), and return what they gave; the own piece goes no detour.
 

@@ -29,7 +29,7 @@ class Deployment:
     def __init__(self, folder: str | Path, *, options: ExecutorOptions | None = None) -> None:
         self.plan: PlanFile
         self.plan, files = load_folder(folder)
-        self._runner = PartitionRunner(files, self.plan, options=options)
+        self._runner = PartitionRunner(files, self.plan, options=options or ExecutorOptions())
         self._runner.prepare()
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

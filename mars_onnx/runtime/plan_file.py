@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,7 +22,7 @@ import onnx_ir as ir
 from mars_onnx.errors import InputError
 from mars_onnx.geometry import Box, box_text, contains, intersect, volume, whole_box
 from mars_onnx.pool.document import read_text
-from mars_onnx.pool.format import MAX_ACCELERATORS
+from mars_onnx.pool.format import MAX_ACCELERATORS, PROVIDER_PATTERN
 from mars_onnx.runtime.plan_fields import PlanReader
 from mars_onnx.sharding.mapping import PLAN_SCHEMA
 
@@ -36,7 +37,7 @@ _Item = TypeVar("_Item", int, str)
 
 @dataclass(frozen=True, slots=True)
 class PartitionEntry:
-    """One accelerator's file."""
+    """One accelerator's file, and the execution provider of ONNX Runtime that runs it; ``None``: the default."""
 
     rank: int
     accelerator: str
@@ -46,6 +47,7 @@ class PartitionEntry:
     data_file: str | None
     sha256: str
     data_sha256: str | None
+    provider: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +249,15 @@ def _partition(reader: PlanReader) -> PartitionEntry:
         data_file=_file_name(reader.text("data_file"), reader.place) if reader.present("data_file") else None,
         sha256=reader.text("sha256"),
         data_sha256=reader.text("data_sha256") if reader.present("data_file") else None,
+        provider=_provider(reader) if reader.present("provider") else None,
     )
+
+
+def _provider(reader: PlanReader) -> str:
+    name = reader.text("provider")
+    if re.match(PROVIDER_PATTERN, name) is None:
+        raise InputError(f"{reader.place}: provider should be the name of an execution provider, is {name[:60]!r}")
+    return name
 
 
 def _tensor(reader: PlanReader) -> TensorBoxes:

@@ -18,7 +18,7 @@ from mars_onnx.runtime.executor import Claim, PartitionExecutor
 from mars_onnx.runtime.native.region import ThreadRegion, thread_regions
 from mars_onnx.runtime.plan_file import PlanFile, load_plan
 from mars_onnx.runtime.profile import Recorder, Track, chrome_trace, step_facts
-from mars_onnx.runtime.sessions import ExecutorOptions
+from mars_onnx.runtime.sessions import ExecutorOptions, check_accelerators, check_provider
 from mars_onnx.runtime.transport import Array, ThreadFabric
 
 
@@ -63,6 +63,10 @@ class PartitionRunner:
     ) -> None:
         if len(partitions) != len(plan.partitions):
             raise InputError(f"the plan has {len(plan.partitions)} partitions, {len(partitions)} are given")
+        if options is not None:
+            check_accelerators(options, [entry.accelerator for entry in plan.partitions])
+            for entry in plan.partitions:
+                check_provider(options.of(entry.accelerator, entry.provider), entry.accelerator)
         self.plan = plan
         self._rendezvous = rendezvous
         self._timeout = timeout
@@ -77,7 +81,7 @@ class PartitionRunner:
             entry.rank: PartitionExecutor(
                 load_partition(model),
                 fabric.endpoints[entry.rank],
-                None if options is None else options.of(entry.accelerator),
+                None if options is None else options.of(entry.accelerator, entry.provider),
                 regions.get(entry.rank),
             )
             for entry, model in zip(plan.partitions, partitions, strict=True)
@@ -277,6 +281,8 @@ def load_partition(model: ir.Model | str | Path) -> ir.Model:
         loaded = ir.load(model)
     except OSError as error:
         raise InputError(f"{model}: {error.strerror or error}") from None
+    except MemoryError:
+        raise RunError(f"{model}: there is not enough memory for it") from None
     except Exception as error:
         # protobuf and onnx_ir raise whatever they like on a corrupt file.
         raise InputError(f"{model}: not an ONNX file ({type(error).__name__}: {error})") from error

@@ -50,6 +50,7 @@ _LEVELS = {
 
 _INLINE_BYTES = 1024
 _PROVIDER = "ExecutionProvider"
+_DEFAULT_PROVIDER = "CPU"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class ExecutorOptions:
     Attributes:
         threads: Threads inside an operator, per partition.
         provider: Execution provider of ONNX Runtime, without the ending ``ExecutionProvider``: ``CPU``, ``CUDA``, ...
-            What it does not have runs on the CPU.
+            What it does not have runs on the CPU. ``None``: what ``plan.json`` says of the accelerator, else the CPU.
         providers: Accelerators by id that have another one, and which.
         optimization: Graph optimisation of ONNX Runtime.
         prepack: Whether sessions may keep weights, in a form of their own.
@@ -72,7 +73,7 @@ class ExecutorOptions:
     """
 
     threads: int = 1
-    provider: str = "CPU"
+    provider: str | None = None
     providers: tuple[tuple[str, str], ...] = ()
     optimization: Literal["none", "basic", "extended", "all"] = "extended"
     prepack: bool = False
@@ -80,9 +81,14 @@ class ExecutorOptions:
     native: bool = False
     blocked: bool = True
 
-    def of(self, accelerator: str) -> ExecutorOptions:
-        """For one accelerator."""
-        return replace(self, provider=dict(self.providers).get(accelerator, self.provider), providers=())
+    def of(self, accelerator: str, planned: str | None = None) -> ExecutorOptions:
+        """For one accelerator, for which the plan says ``planned``."""
+        return replace(self, provider=dict(self.providers).get(accelerator, self.provider) or planned, providers=())
+
+    @property
+    def chosen_provider(self) -> str:
+        """The provider, also where nothing is said."""
+        return self.provider or _DEFAULT_PROVIDER
 
     def again(self) -> ExecutorOptions:
         """For models that ONNX Runtime has optimised before."""
@@ -111,23 +117,33 @@ class Weights:
         return self._made[name][1]
 
 
-def with_providers(options: ExecutorOptions, texts: Sequence[str], accelerators: Sequence[str]) -> ExecutorOptions:
-    """Options with the providers that ``NAME`` (for all) and ``ACCELERATOR=NAME`` say.
-
-    Raises:
-        UsageError: There is no such accelerator, or the installed onnxruntime has no such provider.
-    """
+def with_providers(options: ExecutorOptions, texts: Sequence[str]) -> ExecutorOptions:
+    """Options with the providers that ``NAME`` (for all) and ``ACCELERATOR=NAME`` say."""
     own: dict[str, str] = {}
     for text in texts:
         accelerator, separator, name = text.rpartition("=")
-        _providers(name)
-        if not separator:
-            options = replace(options, provider=name)
-        elif accelerator in accelerators:
+        if separator:
             own[accelerator] = name
         else:
-            raise UsageError(f"provider {text}: there is no accelerator {accelerator}; {', '.join(accelerators)}")
+            options = replace(options, provider=name)
     return replace(options, providers=tuple(own.items()))
+
+
+def check_accelerators(options: ExecutorOptions, accelerators: Sequence[str]) -> None:
+    """Raise UsageError if options name an accelerator that there is not."""
+    for accelerator, name in options.providers:
+        if accelerator not in accelerators:
+            raise UsageError(
+                f"provider {accelerator}={name}: there is no accelerator {accelerator}; {', '.join(accelerators)}"
+            )
+
+
+def check_provider(options: ExecutorOptions, accelerator: str) -> None:
+    """Raise UsageError unless the installed onnxruntime has the provider of an accelerator."""
+    try:
+        _providers(options.chosen_provider)
+    except UsageError as error:
+        raise UsageError(f"{accelerator}: {error}; choose another one with --provider {accelerator}=NAME") from None
 
 
 def make_session(
@@ -169,7 +185,7 @@ def make_session(
         keep = weights if weights is not None else Weights()
         settings.add_external_initializers(list(large), [keep.get(name, tensor) for name, tensor in large.items()])
     source = model if isinstance(model, str) else model.SerializeToString()
-    return ort.InferenceSession(source, settings, providers=_providers(options.provider))
+    return ort.InferenceSession(source, settings, providers=_providers(options.chosen_provider))
 
 
 def _providers(name: str) -> list[str]:

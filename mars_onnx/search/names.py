@@ -15,6 +15,8 @@ TITLES: dict[str, str] = {
 }
 
 #: What chooses the mapping where nobody says anything.
-DEFAULT = "greedy"
+DEFAULT = "exact"
+#: Seconds that it has where nobody says anything.
+DEFAULT_TIME_LIMIT_S = 60.0
 #: In place of names of methods to compare with: every one that takes problems of any size.
 ALL = "all"

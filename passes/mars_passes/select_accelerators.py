@@ -12,7 +12,7 @@ from mars_onnx.errors import InputError
 from mars_onnx.search.find import Watch, check_options, find_mapping, given_mapping, unwatched
 from mars_onnx.search.greedy import fill_in
 from mars_onnx.search.method import Objective, SearchOptions
-from mars_onnx.search.names import DEFAULT
+from mars_onnx.search.names import DEFAULT, DEFAULT_TIME_LIMIT_S
 from mars_onnx.search.problem import Problem, problem_of
 from mars_onnx.sharding.lowering import lower
 from mars_onnx.sharding.mapping import Mapping
@@ -53,7 +53,7 @@ class SelectAccelerators(ir.passes.InPlacePass):
 
     search: str = DEFAULT
     objective: Objective = Objective.LATENCY
-    time_limit: float | None = None
+    time_limit: float | None = DEFAULT_TIME_LIMIT_S
     seed: int = 0
     mapping: str = ""
     watch: Watch = field(default=unwatched, compare=False, repr=False)

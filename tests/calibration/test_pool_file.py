@@ -7,7 +7,7 @@ import pytest
 
 from mars_onnx import calibrate
 from mars_onnx.calibration.deployment import Deployment
-from mars_onnx.calibration.links import Exchange, LinkTimes, line_through, overhead_of
+from mars_onnx.calibration.links import Exchange, LinkTimes, assembly_of, line_through, overhead_of
 from mars_onnx.calibration.networks import networks
 from mars_onnx.calibration.pool_file import Machine, near_cache_bytes, pool_of, vector_words, write_pool
 from mars_onnx.calibration.session import Wanted
@@ -120,6 +120,29 @@ def test_overheads_are_priced() -> None:
     both = (Fragment(((0, 64),)),) * 2
     summed = Collective(Pattern.ALL_REDUCE, (0, 1), both, both)
     assert Interconnect(more).collective(summed, 4.0) == Interconnect(plain).collective(summed, 4.0)
+
+
+def test_how_fast_gathered_pieces_are_put_together_is_recovered() -> None:
+    link = LinkTimes(2e-5, 3e9)
+    sizes = (2048.0, 32768.0, 262144.0, 1048576.0)
+    made = [Exchange(1, size, 0.0, size, 2e-5 + size / 3e9 + 2 * size / 5e9) for size in sizes]
+    assert assembly_of(made, link) == pytest.approx(5e9)
+    assert assembly_of([Exchange(1, size, 0.0, size, 1e-6) for size in sizes], link) is None
+
+
+@pytest.mark.parametrize(("axis", "apart"), [(1, False), (2, True), (3, True)])
+def test_pieces_that_lie_apart_cost_more_to_gather(axis: int, apart: bool) -> None:
+    own = ({"AllGather": Overhead(assembled_bytes_per_s=5e9)},)
+    plain, more = (pool_of(machine(2, overheads=overheads)) for overheads in ((), own))
+    assert more.collectives.overheads["AllGather"] == own[0]["AllGather"]
+    whole = ((0, 1), (0, 8), (0, 16), (0, 32))
+    half = whole[axis][1] // 2
+    pieces = tuple(
+        Fragment((*whole[:axis], place, *whole[axis + 1 :])) for place in ((0, half), (half, whole[axis][1]))
+    )
+    gather = Collective(Pattern.ALL_GATHER, (0, 1), pieces, (Fragment(whole),) * 2, axis=axis)
+    before, after = (Interconnect(pool).collective(gather, 4.0) for pool in (plain, more))
+    assert after - before == pytest.approx(4 * 8 * 16 * 32 / 5e9 if apart else 0.0)
 
 
 def test_the_machine_is_read_from_the_system() -> None:

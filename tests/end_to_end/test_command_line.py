@@ -258,9 +258,11 @@ def test_bad_dimensions(dim: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("place")
-def test_what_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("method", "what"), [("exact", "model"), ("greedy", "partitions")])
+def test_what_does_not_fit(method: str, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     write("pool.json", pool_document((2, 2), memory_bytes=100))
-    message = refused(capsys, 3, "model.onnx: the partitions do not fit the pool 'pool_2_2'", "a0: ")
+    wanted = (f"model.onnx: the {what}", "not fit the pool 'pool_2_2'", "a0: ")
+    message = refused(capsys, 3, *wanted, options=("--search", method))
     assert "are missing: it has 100 and needs" in message
 
 

@@ -111,7 +111,7 @@ def test_a_mapped_file_can_be_mapped_anew(workplace: Path) -> None:
 
 
 def test_a_sharded_file_is_not_sharded_again(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compile_to(workplace, "stage.onnx", "--stop-after", PASSES[2])
+    compile_to(workplace, "stage.onnx", "--search", "greedy", "--stop-after", PASSES[2])
     arguments = [str(workplace / "stage.onnx"), "--hw", str(workplace / "pool.json"), "-o", str(workplace / "again")]
     assert main(arguments) == 1
     assert "was sharded already; give the original model" in capsys.readouterr().err

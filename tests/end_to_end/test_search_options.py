@@ -309,7 +309,20 @@ def test_interrupts(method: str, interrupts: int, code: int, place: Path) -> Non
     environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'passes'}"}
     before = {path.name for path in place.iterdir()}
     run = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, "model.onnx", "--hw", "pool.json", "-o", "out", "--search", method],
+        [
+            sys.executable,
+            "-c",
+            SCRIPT,
+            "model.onnx",
+            "--hw",
+            "pool.json",
+            "-o",
+            "out",
+            "--search",
+            method,
+            "--time-limit",
+            "none",
+        ],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -69,6 +69,11 @@ WRONG = [
         "7: accelerators[0].memory_bytes: is the text '1 GiB'; a whole",
     ),
     (
+        '"memory_bytes": 1024',
+        '"memory_bytes": 1024, "provider": "../CUDA"',
+        "7: accelerators[0].provider: is the text '../CUDA'",
+    ),
+    (
         LINK,
         '"bandwidth_bytes_per_s": 0',
         "12: links[0].bandwidth_bytes_per_s: is 0; at least 1 is expected (bytes per s",

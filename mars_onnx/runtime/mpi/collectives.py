@@ -18,8 +18,8 @@ from mpi4py import MPI
 from mars_onnx.comm import AllGather, AllReduce, AllToAll, Broadcast, Grouped, ReduceScatter, Shaped
 from mars_onnx.errors import RunError
 from mars_onnx.geometry import Reduction
-from mars_onnx.runtime.collectives import reduce_arrays
-from mars_onnx.runtime.mpi.pieces import byte_counts, check, contiguous, member_of, receiver, resized, sender
+from mars_onnx.runtime.collectives import reduce_arrays, reduce_into
+from mars_onnx.runtime.mpi.pieces import Counts, byte_counts, check, contiguous, member_of, receiver, resized, sender
 from mars_onnx.runtime.mpi.transport import MpiTransport, as_bytes
 from mars_onnx.runtime.transport import Array, ArrayKind
 
@@ -128,18 +128,21 @@ def _all_reduce(operator: AllReduce, x: ArrayKind, comm: MPI.Intracomm, y: Array
             return reduce_arrays(each, operator.reduce_op)
 
         return gather_and_sum
+    own, width = comm.Get_rank(), x.dtype.itemsize
     cuts = [y.size * member // n for member in range(n + 1)]
     sizes = [stop - start for start, stop in pairwise(cuts)]
-    width, own = x.dtype.itemsize, sizes[comm.Get_rank()]
-    pieces = np.empty((n, own), x.dtype)
+    mine = slice(cuts[own], cuts[own + 1])
+    pieces = np.empty((n, sizes[own]), x.dtype)
     each = list(pieces)
-    sent = byte_counts(sizes, width)
-    received = [as_bytes(pieces), *byte_counts([own] * n, width)]
-    gathered = [as_bytes(y), *sent]
+    sent, received = _but_own(byte_counts(sizes, width), own), _but_own(byte_counts([sizes[own]] * n, width), own)
+    into, gathered = [as_bytes(pieces), *received], [as_bytes(y), *byte_counts(sizes, width)]
+    total = y.reshape(-1)[mine]
 
     def scatter_sum_gather(array: Array) -> Array:
-        comm.Alltoallv([as_bytes(array), *sent], received)
-        comm.Allgatherv([as_bytes(reduce_arrays(each, operator.reduce_op)), MPI.BYTE], gathered)
+        comm.Alltoallv([as_bytes(array), *sent], into)
+        each[own] = array.reshape(-1)[mine]
+        reduce_into(total, each, operator.reduce_op)
+        comm.Allgatherv(MPI.IN_PLACE, gathered)
         return y
 
     return scatter_sum_gather
@@ -160,13 +163,25 @@ def _reduce_scatter(operator: ReduceScatter, x: ArrayKind, comm: MPI.Intracomm, 
         return reduce
     pieces = np.empty((n, *y.shape), x.dtype)
     each = [pieces[number, ...] for number in range(n)]
-    received = [as_bytes(pieces), *byte_counts([y.size] * n, x.dtype.itemsize)]
+    (counts, starts), _ = sent
+    mine = slice(starts[own], starts[own] + counts[own])
+    others = _but_own(sent, own)
+    received = [as_bytes(pieces), *_but_own(byte_counts([y.size] * n, x.dtype.itemsize), own)]
 
     def exchange_and_sum(array: Array) -> Array:
-        comm.Alltoallv([pack(array), *sent], received)
-        return reduce_arrays(each, operator.reduce_op)
+        packed = pack(array)
+        comm.Alltoallv([packed, *others], received)
+        each[own] = packed[mine].view(x.dtype).reshape(y.shape)
+        reduce_into(y, each, operator.reduce_op)
+        return y
 
     return exchange_and_sum
+
+
+def _but_own(counts: Counts, own: int) -> Counts:
+    """The counts of an exchange in which nobody sends anything to himself: that would be a copy."""
+    (sizes, starts), unit = counts
+    return ([0 if member == own else size for member, size in enumerate(sizes)], starts), unit
 
 
 def _broadcast(operator: Broadcast, x: ArrayKind, comm: MPI.Intracomm, y: Array, own: int) -> _Call:

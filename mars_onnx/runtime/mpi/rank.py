@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,9 +10,10 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from mars_onnx.errors import InputError, MarsError, UsageError
+from mars_onnx.errors import InputError, MarsError, RunError, UsageError
 from mars_onnx.runtime.boxes import accelerator_name, check_inputs, check_names, default_depth
 from mars_onnx.runtime.executor import PartitionExecutor, describe
+from mars_onnx.runtime.mpi.agreement import Attempt, agree, attempt, told
 from mars_onnx.runtime.mpi.library import load_mpi
 from mars_onnx.runtime.mpi.rank_map import checked_ranks
 from mars_onnx.runtime.mpi.watch import Watch
@@ -21,7 +21,7 @@ from mars_onnx.runtime.native.region import MpiRegion
 from mars_onnx.runtime.plan_file import FILE_NAME, PlanFile, check_partition, file_sha256, load_plan
 from mars_onnx.runtime.profile import Recorder, Track, chrome_trace, step_facts
 from mars_onnx.runtime.runner import load_partition
-from mars_onnx.runtime.sessions import FASTEST, ExecutorOptions
+from mars_onnx.runtime.sessions import FASTEST, ExecutorOptions, check_accelerators, check_provider
 from mars_onnx.runtime.transport import Array
 
 if TYPE_CHECKING:
@@ -32,18 +32,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _AHEAD = 2
 """Sets of inputs that are sent before the host's own part is done with the one before."""
-
-
-class ProcessError(MarsError):
-    """A process cannot take part; all processes raise it with the same message."""
-
-    def __init__(self, text: str, exit_code: int) -> None:
-        super().__init__(text)
-        self.exit_code = exit_code
-
-
-class EverywhereError(ProcessError):
-    """All processes fail in the same way, so that one may speak for all."""
 
 
 class Rank:
@@ -87,15 +75,17 @@ class Rank:
         self._comm = (comm or mpi.COMM_WORLD).Dup()
         self.process = self._comm.Get_rank()
         self.is_host = self.process == HOST
-        self._names: list[str] = []
-        self.plan, digest = self._together(lambda: _load_plan(Path(folder)))
+        read = attempt(lambda: _load_plan(Path(folder)))
+        # Until all have read the same plan, processes are called what the host's says.
+        self._names: list[str] = self._comm.bcast(_named(read, self._comm.Get_size(), ranks), HOST)
+        self.plan, digest = agree(self._comm, read, self._names)
         self._together(lambda: self._check_plan(Path(folder), self._comm.bcast(digest, HOST), digest))
         self.ranks = self._together(lambda: checked_ranks(self.plan, self._comm.Get_size(), ranks))
         self.rank = self.ranks[self.process]
         self.name = accelerator_name(self.plan, self.rank)
-        self._names = [accelerator_name(self.plan, rank) for rank in self.ranks]
-        self._watch = Watch(self._comm, self.name) if watch else None
         options = options or FASTEST
+        self._together(lambda: check_accelerators(options, [entry.accelerator for entry in self.plan.partitions]))
+        self._watch = Watch(self._comm, self.name) if watch else None
         try:
             self._transport = MpiTransport(self._comm.Dup(), self.ranks)
             self._region = MpiRegion(self._comm.Dup(), self.ranks) if options.native else None
@@ -105,6 +95,9 @@ class Rank:
             # All have agreed to end.
             if self._watch is not None:
                 self._watch.close()
+            raise
+        except BaseException as error:
+            self._announce(error)
             raise
         if self._watch is not None:
             self._watch.steps([describe(step) for step in self._executor.steps()])
@@ -273,7 +266,10 @@ class Rank:
 
     def _run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         with self._announcing():
-            results = self._executor.run(inputs)
+            try:
+                results = self._executor.run(inputs)
+            except MemoryError as error:
+                raise RunError(told(error)[0]) from error
         if self._watch is not None:
             self._watch.idle()
         return results
@@ -290,7 +286,7 @@ class Rank:
     def _announce(self, error: BaseException) -> None:
         self._open = False
         if self._watch is not None:
-            self._watch.failed(*_told(error))
+            self._watch.failed(*told(error))
 
     def _check_plan(self, folder: Path, theirs: str, ours: str) -> None:
         if ours != theirs:
@@ -298,8 +294,10 @@ class Rank:
 
     def _load(self, folder: Path, options: ExecutorOptions) -> PartitionExecutor:
         entry = next(entry for entry in self.plan.partitions if entry.rank == self.rank)
+        options = options.of(entry.accelerator, entry.provider)
+        check_provider(options, entry.accelerator)
         path = check_partition(folder, entry)
-        executor = PartitionExecutor(load_partition(path), self._transport, options.of(self.name), self._region)
+        executor = PartitionExecutor(load_partition(path), self._transport, options, self._region)
         check_names(self.plan, self.rank, executor.inputs, executor.outputs)
         return executor
 
@@ -310,22 +308,17 @@ class Rank:
             EverywhereError: All processes have failed in the same way.
             MarsError: Some have; the message names the first.
         """
-        results: list[_T] = []
-        failure: MarsError | None = None
-        try:
-            results.append(work())
-        except MarsError as error:
-            failure = error
-        told = self._comm.allgather(None if failure is None else (str(failure), failure.exit_code))
-        if failure is None and not any(told):
-            return results[0]
-        texts = [entry[0] for entry in told if entry is not None]
-        process = next(process for process, entry in enumerate(told) if entry is not None)
-        if len(texts) == len(told) and len(set(texts)) == 1:
-            raise EverywhereError(texts[0], told[process][1])
-        who = self._names[process] if self._names else f"process {process}"
-        machine = self._comm.bcast(socket.gethostname(), process)
-        raise ProcessError(f"{who} on {machine}: {texts[0]}", told[process][1])
+        return agree(self._comm, attempt(work), self._names)
+
+
+def _named(read: Attempt[tuple[PlanFile, str]], processes: int, ranks: Sequence[int | str] | None) -> list[str]:
+    """What messages call the processes, if the plan says it."""
+    try:
+        return [
+            accelerator_name(plan, rank) for plan, _ in read.results for rank in checked_ranks(plan, processes, ranks)
+        ]
+    except MarsError:
+        return []
 
 
 class _Monitor:
@@ -344,13 +337,6 @@ class _Monitor:
     def end(self, step: int) -> None:
         if self._recorder is not None:
             self._recorder.end(step)
-
-
-def _told(error: BaseException) -> tuple[str, int]:
-    """A message for the other processes, and the exit code."""
-    if isinstance(error, MarsError):
-        return str(error), error.exit_code
-    return f"{type(error).__name__}: {error}", 1
 
 
 def _load_plan(folder: Path) -> tuple[PlanFile, str]:

@@ -131,7 +131,8 @@ class Watch:
                 self._over.set()
                 return
         if not self._closing.is_set():
-            print(f"error: {self._name}: its watcher has died", file=sys.stderr, flush=True)
+            # In one piece: the others say something at the same time.
+            sys.stderr.write(f"error: {self._name}: its watcher has died\n")
             leave(1)
 
 

@@ -264,6 +264,14 @@ class Watcher:
 
     def _decide(self) -> None:
         """Whoever somebody has seen dead when the others still lived was first."""
+        if self.listening is None and self.lines:
+            # Seen before the hub could be asked; now it can.
+            for seen, how in self.reports:
+                places = {str(process): place for process, place in self.places.items() if process in seen}
+                self.lines[0].send({"dead": seen, "what": how, "places": places})
+            self.reports.clear()
+            self.decide_s = None
+            return
         dead, what = min(self.reports, key=lambda report: (report[1] != _DIED, len(report[0])))
         named = [f"{self._name(process)} {what}{self.places.get(process, '')}" for process in sorted(dead)]
         self._tell("; ".join(named), 1)

@@ -52,8 +52,8 @@ def prepare(model: ir.Model, region: Region, options: ExecutorOptions) -> Prepar
         return lowered, [tag for tag in ready if tag in inside]
 
     with _Meeting(region) as meeting:
-        if options.provider != "CPU":
-            raise UnsuitableError(f"its provider is {options.provider}")
+        if options.chosen_provider != "CPU":
+            raise UnsuitableError(f"its provider is {options.chosen_provider}")
         if len(region.ranks) > 1 and platform.machine().lower() not in _ORDERED_STORES:
             raise UnsuitableError(f"stores of a {platform.machine()} may be seen in another order")
         found = repeats(nodes, inside)

@@ -14,8 +14,11 @@ from mars_onnx.errors import RunError
 
 _PAGE_BYTES = 4096
 _BARRIER_SECONDS = 600.0
-_YIELDS = 4
-_NAP_S = 5e-5
+_SPINS = 1000
+"""Turns of a wait, some 0.2 us each, before the first nap of who has a core of his own."""
+_SPINS_CROWDED = 50
+_YIELDS_CROWDED = 150
+_SHORTEST_NAP_S, _LONGEST_NAP_S = 5e-5, 4e-4
 
 
 class Region(Protocol):
@@ -147,7 +150,9 @@ class MpiRegion:
         self.ranks = tuple(self._host.allgather(own))
         self._windows: list[Any] = []
         # Who has a core of his own may spin; who shares one must let the others come.
-        self._spins = 20_000 if self._host.Get_size() <= _cores() else 50
+        crowded = is_crowded(self._host.allgather(_cores()))
+        self._spins = _SPINS_CROWDED if crowded else _SPINS
+        self._yields = _YIELDS_CROWDED if crowded else 0
 
     def exchange(self, data: bytes) -> list[bytes]:
         """See :class:`Region`."""
@@ -172,9 +177,11 @@ class MpiRegion:
 
     def idle(self, turns: int) -> None:
         """See :class:`Region`."""
-        if turns > _YIELDS * self._spins:
-            # Somebody computes for long, maybe because this one keeps him from it.
-            sleep(_NAP_S)
+        if turns > self._spins + self._yields:
+            # Somebody computes for long, maybe because he has to share his core with another program, which can come
+            # to this one if it is left for long enough.
+            doublings = min(turns - self._spins - self._yields - 1, 3)
+            sleep(min(_SHORTEST_NAP_S * 2**doublings, _LONGEST_NAP_S))
         elif turns > self._spins:
             os.sched_yield()
         if turns % 4096 == 0:
@@ -188,8 +195,18 @@ class MpiRegion:
         self._windows.clear()
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def is_crowded(cores: Sequence[frozenset[int]]) -> bool:
+    """Whether ranks have to share cores.
+
+    Args:
+        cores: Per rank those that it may use. Some launchers bind every process to one (Open MPI does with two).
+    """
+    everything = frozenset[int]().union(*cores)
+    return any(sum(other <= own for other in cores) > len(own) for own in {*cores, everything})
+
+
+def _cores() -> frozenset[int]:
+    return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 
 def _page_aligned(size: int) -> memoryview:

@@ -89,11 +89,11 @@ class LeastLatency:
 
     def hopeless(self, state: State, index: Gates, seconds: Seconds) -> BoolArray:
         """Whether what is left takes too long at least."""
-        return np.asarray(seconds + self._rest.own[self._order.number[state], index] >= self.limit)
+        return np.asarray(seconds + self._rest.left(state, index) >= self.limit)
 
     def hopeless_after(self, used: tuple[int, ...], index: Gates, seconds: Seconds) -> BoolArray:
         """Whether what is left takes every other set too long."""
-        return np.asarray(seconds + self._rest.after[self._order.place[used], index] >= self.limit)
+        return np.asarray(seconds + self._rest.left_after(used, index) >= self.limit)
 
     def hand_over(self, reached: FloatArray, crossing: FloatArray) -> FloatArray:
         """The crossing comes after all that was before."""

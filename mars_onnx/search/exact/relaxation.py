@@ -121,10 +121,10 @@ class Relaxation:
         """The bounds, as good as they get for all values at once."""
         self._refresh()
         self._pass_messages(self._alone)
-        forth, back = (self._bounds(self._alone, backward) for backward in (False, True))
-        table: FloatArray = np.maximum(forth, back)
+        table = self._bounds(self._alone, backward=True)
+        np.maximum(table, self._bounds(self._alone, backward=False), out=table)
         if self._least is not None:
-            table = np.maximum(table, self._least)
+            np.maximum(table, self._least, out=table)
         table[table > _IMPOSSIBLE / 2] = np.inf
         self._least = table
         return table
@@ -165,12 +165,12 @@ class Relaxation:
                 alone[pair[0]] += array
             elif pair in paired:
                 paired[pair] += array if scope[0] < scope[1] else array.T
-        for variable, total in alone.items():
-            self._alone[variable] = total
-        for pair, total in paired.items():
+        for variable, own in alone.items():
+            self._alone[variable] = own
+        for pair, both in paired.items():
             number = self._number[pair[0], pair[1]]
-            self._pair[number] = np.ascontiguousarray(total)
-            self._turned[number] = np.ascontiguousarray(total.T)
+            self._pair[number] = np.ascontiguousarray(both)
+            self._turned[number] = np.ascontiguousarray(both.T)
 
     def _held(self, alone: Sequence[FloatArray], variable: int) -> FloatArray:
         """What a variable's own table holds, with all that has been moved there."""

@@ -8,7 +8,7 @@ from ``b`` to the end. What comes after a hand-over counts without layouts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +17,9 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.moves import FloatArray, one_port
 from mars_onnx.search.exact.sets import Sets, State
+
+#: Of more sets than these, which can follow which is not looked at.
+_MOST_STATES = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,19 +30,23 @@ class Order:
         states: Everything that can be at work.
         number: Of each state among them.
         kinds: One state of every kind; those of a kind have the same tables.
+        alike: By what they have in common, the number of the one state of each kind.
         kind: Per state the number of its kind.
         place: Of what is used, its number.
         first: Per number of what is used, the states that can start then.
         after: Per state the number of what is used when it has started.
+        loose: Whether there are too many to tell them apart: then any of the first sets can follow any.
     """
 
     states: tuple[State, ...]
     number: dict[State, int]
     kinds: tuple[State, ...]
+    alike: dict[tuple[object, ...], int]
     kind: IntArray
     place: dict[tuple[int, ...], int]
     first: tuple[IntArray, ...]
     after: IntArray
+    loose: bool = False
 
 
 def order_of(sets: Sets, start: Sequence[State], alone: bool) -> Order:
@@ -51,6 +58,8 @@ def order_of(sets: Sets, start: Sequence[State], alone: bool) -> Order:
         used, found = pending.pop()
         if used in first:
             continue
+        if len(number) > _MOST_STATES:
+            return replace(order_of(sets, start, alone=True), loose=True)
         first[used] = np.asarray([number.setdefault(state, len(number)) for state in found], np.int64)
         if not alone:
             pending += [(state.place.used, sets.states(state.place.used)) for state in found]
@@ -65,7 +74,8 @@ def order_of(sets: Sets, start: Sequence[State], alone: bool) -> Order:
         kind[place] = kinds[key]
     places = {used: place for place, used in enumerate(first)}
     after = np.asarray([places.get(state.place.used, 0) for state in number], np.int64)
-    return Order(tuple(number), number, tuple(examples), kind, places, tuple(first.values()), after)
+    alike = {sets.key(state): number[state] for state in examples}
+    return Order(tuple(number), number, tuple(examples), alike, kind, places, tuple(first.values()), after)
 
 
 @lru_cache(maxsize=16)
@@ -91,15 +101,32 @@ class Rest:
         count = len(sets.chain.segments)
         runs = [sets.runs(state) for state in order.kinds]
         end = np.stack([own.end for own in runs])[order.kind]
-        self._order, self._end = order, end
+        self._sets, self._order, self._end = sets, order, end
         self._least = np.stack([own.own for own in runs])[order.kind]
         self.own = end
+        #: What every set takes at least that nothing else is known of.
+        self.any = (
+            np.concatenate([sets.least_of_any()[::-1].cumsum()[::-1], [0.0]]) if order.loose else np.zeros(count + 1)
+        )
         self.after = np.full((len(order.first), count + 1), np.inf)
         if not alone:
             self._hand_over(sets, order, np.stack([own.most for own in runs])[order.kind])
         else:
             for number, states in enumerate(order.first):
                 self.after[number] = end[states].min(axis=0) if len(states) else np.inf
+
+    def left(self, state: State, index: int | IntArray) -> FloatArray:
+        """Where a set is at work at a gate, or at each of several."""
+        number = self._order.number.get(state)
+        if number is None and self._order.loose:
+            number = self._order.alike.get(self._sets.key(state))
+        found: FloatArray = self.any[index] if number is None else self.own[number, index]
+        return found
+
+    def left_after(self, used: tuple[int, ...], index: int | IntArray) -> FloatArray:
+        """Where another one is to take over when some accelerators are used."""
+        found: FloatArray = self.after[0 if self._order.loose else self._order.place[used], index]
+        return found
 
     def best(self) -> list[State]:
         """The states of a way that looks best from here; what is known of layouts at hand-overs is left out."""
@@ -132,10 +159,14 @@ class Rest:
         for index in reversed(range(count)):
             # Who starts at this gate hands over at a later one: after this segment, or after more of them.
             handed = least[:, index] + handed
-            best = np.minimum(end[:, index], np.maximum(handed, end[:, index] + shorter))
+            known = np.isfinite(end[:, index]) & np.isfinite(shorter)
+            bound = np.add(end[:, index], shorter, out=np.full(len(shorter), -np.inf), where=known)
+            best = np.minimum(end[:, index], np.maximum(handed, bound))
             self.own[:, index] = best
             crossing = latency_s + sets.needed(index) * s_per_byte / members if index else np.zeros(len(members))
-            if len(starts):
+            if order.loose:
+                self.after[:, index] = self.any[index] + crossing.min()
+            elif len(starts):
                 self.after[some, index] = np.minimum.reduceat((best + crossing)[starting], starts)
             after = self.after[order.after, index]
             handed = np.minimum(handed, after)

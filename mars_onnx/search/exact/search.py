@@ -17,10 +17,10 @@ from mars_onnx.search.exact.capacity import Fitting, fits
 from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.claim import certain_seconds, sets_overlap
 from mars_onnx.search.exact.forward import Forward, Way
+from mars_onnx.search.exact.incumbents import incumbents
 from mars_onnx.search.exact.sets import Sets, State
 from mars_onnx.search.exact.shapes import Shapes
 from mars_onnx.search.exact.solid import Solid
-from mars_onnx.search.greedy import greedy_mapping
 from mars_onnx.search.method import Ending, Objective, Progress, SearchOptions, SearchResult
 from mars_onnx.search.problem import Problem
 from mars_onnx.sharding.mapping import Mapping
@@ -33,6 +33,8 @@ SPACE = (
 #: What is looked at for latency besides.
 BRANCHES = "; branches from different model inputs on a set each, side by side, where one layer joins them"
 
+#: With more layers times accelerators than this, a search starts from what is quickly found.
+_LONG = 1000
 #: Good mappings that are kept for a second look.
 _KEPT = 4
 #: Seconds between two reports of where the search is.
@@ -82,15 +84,15 @@ class _Run:
         gc.disable()
         forward = Forward(Sets(Chain.of(self.problem), self.pool, Shapes(self.pool), check=self.check))
         try:
-            # One set of everything is nearly always good, and quickly found: what is worse need not be looked at.
-            whole = [state for state in forward.sets.start() if len(state.place.members) == self.pool.size]
+            if self.large:
+                self.start()
             if self.options.objective is Objective.LATENCY:
                 branches = branches_of(self.problem)
                 if branches is not None:
                     self.side_by_side(BranchSearch(self.problem, self.pool, branches))
-                self.latency(forward, whole)
+                self.latency(forward)
             else:
-                self.period(forward, whole)
+                self.period(forward)
             if self.doubted or self.overcounted(forward):
                 ending = Ending.GAP
         except _EndError as end:
@@ -100,8 +102,8 @@ class _Run:
         finally:
             if collecting:
                 gc.enable()
-        if ending is not Ending.PROVEN or not self.best:
-            self.note(greedy_mapping(self.problem, self.pool))
+        if (ending is not Ending.PROVEN and not self.large) or not self.best:
+            self.start()
         cost_s, mapping = self.best[0]
         if not fits(self.problem, self.pool, mapping):
             return self.fitted()
@@ -113,6 +115,24 @@ class _Run:
         # Of a stream, branches are looked at one after the other only: nothing is claimed of them side by side.
         space = SPACE + BRANCHES if self.options.objective is Objective.LATENCY else SPACE
         return SearchResult(mapping, cost_s, bound, ending, space, others)
+
+    @property
+    def large(self) -> bool:
+        """Whether the search is going to be long."""
+        return self.pool.size * len(self.problem.layers) > _LONG
+
+    def start(self) -> None:
+        """Note mappings that are quickly found."""
+        for mapping in incumbents(self.problem, self.pool, self.options.objective):
+            self.note(mapping)
+
+    def alone(self, forward: Forward) -> Iterator[list[State]]:
+        """Sets that are looked at alone first: nearly always good, so that what is worse need not be looked at."""
+        start = forward.sets.start()
+        sizes = {len(state.place.members) for state in start} if self.large else set()
+        # On large sets everything takes much longer: the small ones first.
+        for size in sorted({*sizes, self.pool.size}):
+            yield [state for state in start if len(state.place.members) == size]
 
     def overcounted(self, forward: Forward) -> bool:
         """Whether the judge may find some mapping cheaper than the tables do, so that they prove nothing."""
@@ -152,15 +172,16 @@ class _Run:
         limit = self.options.time_limit_s
         return limit is not None and monotonic() - self.started > limit
 
-    def latency(self, forward: Forward, whole: Sequence[State]) -> None:
+    def latency(self, forward: Forward) -> None:
         """The best way, until none is better than what is known."""
         self.bound = LeastLatency(forward.sets, None, float("inf")).least_s
-        try:
-            self.improve(forward, whole)
-        except _EndError as end:
-            # Of the whole pool as one set the tables cannot say more; of all sets they may, and their bound counts.
-            if end.ending is not Ending.GAP:
-                raise
+        for states in self.alone(forward):
+            try:
+                self.improve(forward, states)
+            except _EndError as end:
+                # Of one set the tables cannot say more; of all sets they may, and their bound counts.
+                if end.ending is not Ending.GAP:
+                    raise
         self.improve(forward, None)
 
     def side_by_side(self, search: BranchSearch) -> None:
@@ -212,10 +233,11 @@ class _Run:
         """Whether there are only bounds of some segment on some of the sets."""
         return any((known := forward.sets.known(state)) is not None and known.wide for state in states)
 
-    def period(self, forward: Forward, whole: Sequence[State]) -> None:
+    def period(self, forward: Forward) -> None:
         """Halve the period between what is impossible and what is known, until nothing is left between them."""
         # On one set an inference takes as long as the next one has to wait.
-        self.improve(forward, whole)
+        for states in self.alone(forward):
+            self.improve(forward, states)
         while True:
             cost = self.best[0][0]
             near = self.bound > cost * (1 - _NEAR)

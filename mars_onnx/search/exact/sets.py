@@ -132,6 +132,11 @@ class Sets:
             found = self._runs[key] = version, runs
         return found[1]
 
+    def least_of_any(self) -> FloatArray:
+        """Per segment the least seconds of compute on any set."""
+        least: FloatArray = np.stack([self._compute(state) for state in self.start()]).min(axis=0)
+        return least
+
     def _compute(self, state: State) -> FloatArray:
         """Per segment the least seconds of compute."""
         members = state.place.members

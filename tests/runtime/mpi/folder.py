@@ -9,10 +9,14 @@ from mars_onnx.runtime.plan_file import PartitionEntry, PlanFile, dump_plan, fil
 from tests.runtime.hand_written import boxes, partition
 
 COLUMNS = 5
+LARGE_BYTES = 150 * 10**6
 
 
-def write(folder: Path, members: int) -> Path:
-    """``y`` is the sum of table rows ``i`` of all accelerators, each of which has its own table and index."""
+def write(folder: Path, members: int, large: int | None = None) -> Path:
+    """``y`` is the sum of table rows ``i`` of all accelerators, each of which has its own table and index.
+
+    The table of the accelerator ``large`` has ``LARGE_BYTES``.
+    """
     group = list(range(members))
     entries = []
     folder.mkdir()
@@ -23,7 +27,12 @@ def write(folder: Path, members: int) -> Path:
             g = Gather (w, i)  p = Add (g, x)
             y, token = @AllReduce <group = {group}, reduce_op = "sum", tag = 0> (p, start) }}"""
         path = folder / f"fpga{rank}.onnx"
-        ir.save(partition(text), path)
+        model = partition(text)
+        if rank == large:
+            table = np.zeros((LARGE_BYTES // (4 * COLUMNS), COLUMNS), np.float32)
+            model.graph.initializers["w"].const_value = ir.tensor(table, name="w")
+            model.graph.initializers["w"].shape = ir.Shape(table.shape)
+        ir.save(model, path)
         entries.append(PartitionEntry(rank, f"fpga{rank}", 0, "", path.name, None, file_sha256(path), None))
     inputs = (
         boxes("i", (members,), {rank: f"{rank}:{rank + 1}" for rank in group}, "int64"),

@@ -29,7 +29,7 @@ class Launcher:
 
     def env(self) -> dict[str, str]:
         paths = f"{ROOT}{os.pathsep}{ROOT / 'passes'}"
-        return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **dict(self.environment)}
+        return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "TERM": "dumb", **dict(self.environment)}
 
     def start(self, processes: int, *arguments: object, cwd: Path | None = None) -> subprocess.Popen[str]:
         return subprocess.Popen(

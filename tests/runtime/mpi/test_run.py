@@ -49,6 +49,16 @@ def test_command(mpi: Launcher, partitions: Path, tmp_path: Path) -> None:
 
 
 @each_mpi
+def test_a_provider_of_one_accelerator(mpi: Launcher, partitions: Path, tmp_path: Path) -> None:
+    run = (*RUN, partitions, "--random", 0, "-q", "--provider")
+    mpi.run(N, *run, "fpga1=CPU")
+    said = refusal(mpi, N, *run, "fpga1=Imaginary")
+    assert said.count("error: accelerator fpga1 (rank 1) on") == N
+    assert said.count("fpga1: provider Imaginary: the installed onnxruntime has") == N
+    assert refusal(mpi, N, *run, "other=CPU").count("there is no accelerator other; fpga0, fpga1, fpga2, fpga3") == 1
+
+
+@each_mpi
 def test_in_a_program_of_ones_own(mpi: Launcher, partitions: Path) -> None:
     assert mpi.run(N + 1, PROGRAMS / "own.py", partitions).split() == ["ok"]
 

@@ -24,6 +24,7 @@ from mars_onnx.runtime.native.assembly import (
 )
 from mars_onnx.runtime.native.lowered import BLOCKED_DOMAIN, block_size
 from mars_onnx.runtime.native.placement import Offer, Program, Wait, place
+from mars_onnx.runtime.native.region import is_crowded
 from mars_onnx.runtime.native.trimming import untrimmed
 from mars_onnx.runtime.sessions import ExecutorOptions, make_session
 from tests.runtime.hand_written import ramp
@@ -190,3 +191,19 @@ def test_a_convolution_reads_the_whole_where_it_computes_the_same(
 ) -> None:
     found = untrimmed(convolution(pads, stride, part), {})
     assert (found is not None and found.name == "x") == same
+
+
+@pytest.mark.parametrize(
+    ("cores", "crowded"),
+    [
+        ([{0, 1}, {0, 1}], False),
+        ([{0}, {1}], False),
+        ([{3}, {3}], True),
+        ([{0, 1}, {0, 1}, {0, 1}], True),
+        ([{0, 1, 2, 3}, {2}, {2}], True),
+        ([{0, 1}, {1, 2}, {0, 2}], False),
+        ([{0, 1}, {1, 2}, {0, 2}, {0, 1}], True),
+    ],
+)
+def test_ranks_are_crowded_if_some_have_to_share_a_core(cores: list[set[int]], crowded: bool) -> None:
+    assert is_crowded([frozenset(own) for own in cores]) == crowded
