@@ -24,6 +24,8 @@ IntArray = npt.NDArray[np.int64]
 
 #: In place of what is impossible: seconds that are far above any sum.
 _IMPOSSIBLE = 1e3
+#: In place of what a fixed variable has for other values: far above everything impossible together.
+_OTHER = 1e7
 #: Passes over all variables, at most; and the relative growth of the bound below which they end.
 _MOST_PASSES = 60
 _GROWTH = 1e-7
@@ -133,7 +135,7 @@ class Relaxation:
         """The bound for single values of the variables that are kept, and a good assignment."""
         alone = list(self._alone)
         for variable, value in zip(self.keep, (row, column), strict=True):
-            alone[variable] = np.full(self._sizes[variable], _IMPOSSIBLE)
+            alone[variable] = np.full(self._sizes[variable], _OTHER)
             alone[variable][value] = self._alone[variable][value]
         values = self._improved(alone, self._assigned(alone))
         if self._sum(values) > bound * (1 + _TIGHT):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import monotonic
 
 from mars_onnx.pool.topology import Pool
@@ -18,6 +19,7 @@ from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.claim import certain_seconds, sets_overlap
 from mars_onnx.search.exact.forward import Forward, Way
 from mars_onnx.search.exact.incumbents import incumbents
+from mars_onnx.search.exact.segments import width_of
 from mars_onnx.search.exact.sets import Sets, State
 from mars_onnx.search.exact.shapes import Shapes
 from mars_onnx.search.exact.solid import Solid
@@ -43,6 +45,8 @@ _REPORT_S = 0.2
 _LOOKING = 0.1
 #: Periods are halved until the bound is this near, and then the last step proves the rest.
 _NEAR = 1e-3
+#: Where more tensors than this are there at once, no time is spent on simple mappings and small sets.
+_WIDE = 6
 #: Where there are only bounds of a segment, one set of everything is left for others when the bound is this near.
 _NEARLY = 0.05
 #: A bound that leaves less, relatively, is met: the search stops at what is better by no more than rounding.
@@ -102,7 +106,7 @@ class _Run:
         finally:
             if collecting:
                 gc.enable()
-        if (ending is not Ending.PROVEN and not self.large) or not self.best:
+        if (ending is not Ending.PROVEN and not self.large and not self.wide) or not self.best:
             self.start()
         cost_s, mapping = self.best[0]
         if not fits(self.problem, self.pool, mapping):
@@ -119,7 +123,12 @@ class _Run:
     @property
     def large(self) -> bool:
         """Whether the search is going to be long."""
-        return self.pool.size * len(self.problem.layers) > _LONG
+        return self.pool.size * len(self.problem.layers) > _LONG and not self.wide
+
+    @cached_property
+    def wide(self) -> bool:
+        """Whether tables are going to be too wide: then the first set gives good mappings, and takes the time."""
+        return width_of(self.problem) > _WIDE
 
     def start(self) -> None:
         """Note mappings that are quickly found."""
@@ -224,12 +233,12 @@ class _Run:
             if states is None:
                 self.bound = max(self.bound, way.seconds)
             self.sharpen(forward, way)
-            if states is not None and way.seconds > self.limit() * (1 - _NEARLY) and self.wide(forward, states):
+            if states is not None and way.seconds > self.limit() * (1 - _NEARLY) and self.bounded(forward, states):
                 # It will not be proven; whether others are better matters more by now.
                 return
 
     @staticmethod
-    def wide(forward: Forward, states: Sequence[State]) -> bool:
+    def bounded(forward: Forward, states: Sequence[State]) -> bool:
         """Whether there are only bounds of some segment on some of the sets."""
         return any((known := forward.sets.known(state)) is not None and known.wide for state in states)
 
