@@ -32,8 +32,8 @@ SPACE = (
 #: What is looked at for latency besides.
 BRANCHES = "; branches from different model inputs on a set each, side by side, where one layer joins them"
 
-#: With more layers times accelerators than this, a search starts from what is quickly found.
-_LONG = 1000
+#: On more accelerators than these, a search starts from what is quickly found, and looks at small sets first.
+_FEW = 8
 #: Good mappings that are kept for a second look.
 _KEPT = 4
 #: Seconds between two reports of where the search is.
@@ -114,8 +114,8 @@ class _Run:
 
     @property
     def large(self) -> bool:
-        """Whether the search is going to be long."""
-        return self.pool.size * len(self.problem.layers) > _LONG
+        """Whether everything takes long, and the whole pool as one set the longest."""
+        return self.pool.size > _FEW
 
     def start(self) -> None:
         """Note mappings that are quickly found."""
