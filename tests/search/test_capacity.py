@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from itertools import product
 
+import onnx_ir as ir
 import pytest
 
+import mars_onnx
 from mars_onnx.errors import CapacityError
+from mars_onnx.models import load_builder
+from mars_onnx.pool.loader import load_pool
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.capacity import Fitting
 from mars_onnx.search.exact.search import exact_search
@@ -99,3 +104,15 @@ def test_what_is_missing_is_named(cap: int) -> None:
     posed = problem(PERCEPTRON, pool)
     with pytest.raises(CapacityError, match=r"a\d: \d+ bytes are missing: it has \d+.*(first|middle|last)"):
         exact_search(posed, pool, SearchOptions())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "mib", "gap"), [("vgg16", 100, 0.0), ("vgg16", 72, 0.15), ("resnet101", 40, 0.05)])
+def test_reference_networks_fit_small_memories(name: str, mib: int, gap: float) -> None:
+    """Every partition runs within the limit in the simulator, and the answer is not far from the bound."""
+    shipped = load_pool("fpga_pool")
+    pool = replace(shipped, accelerators=tuple(replace(own, memory_bytes=mib * 2**20) for own in shipped.accelerators))
+    done = mars_onnx.compile(ir.from_proto(load_builder().build(name)), pool, time_limit_s=300)
+    assert max(use.peak_bytes for use in done.simulation.ranks.values()) <= mib * 2**20
+    assert done.found.result.gap is not None
+    assert done.found.result.gap <= gap

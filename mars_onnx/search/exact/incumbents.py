@@ -4,25 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mars_onnx.cost.shares import twin
 from mars_onnx.errors import InputError
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.comparators.h2h import h2h
 from mars_onnx.search.comparators.single import single
 from mars_onnx.search.comparators.uniform import uniform
 from mars_onnx.search.greedy import greedy_mapping
-from mars_onnx.search.method import Objective, SearchOptions
+from mars_onnx.search.method import Choose, Objective, SearchOptions
 from mars_onnx.search.problem import Problem
 from mars_onnx.sharding.mapping import Mapping
 
 
-def incumbents(problem: Problem, pool: Pool, objective: Objective) -> Iterator[Mapping]:
-    """One after the other, the cheapest to find first."""
+def inside(problem: Problem, pool: Pool, objective: Objective) -> Iterator[Mapping]:
+    """Mappings of the space that is searched, or near it, the cheapest to find first."""
     yield greedy_mapping(problem, pool)
-    options = SearchOptions(objective=objective)
-    # Whole layers on single accelerators are a good answer where a model has several inputs.
-    for method in (single, uniform, *([h2h] if len(problem.inputs) > 1 else [])):
+    yield from _mappings(problem, pool, objective, (single, uniform))
+
+
+def outside(problem: Problem, pool: Pool, objective: Objective) -> Iterator[Mapping]:
+    """Mappings that may be outside of it: there is nothing to prove of the space if one of these is better.
+
+    H2H comes back to an accelerator and lets branches run side by side; on unequal accelerators shares may be unequal.
+    """
+    yield from _mappings(problem, pool, objective, (h2h,))
+    if len({twin(pool, rank) for rank in range(pool.size)}) > 1:
+        yield from inside(problem, pool, objective)
+
+
+def _mappings(problem: Problem, pool: Pool, objective: Objective, methods: tuple[Choose, ...]) -> Iterator[Mapping]:
+    for method in methods:
         try:
-            yield method(problem, pool, options).mapping
+            yield method(problem, pool, SearchOptions(objective=objective)).mapping
         except InputError:
             # Where no accelerator can run all layers, some sets still may.
             continue

@@ -18,7 +18,7 @@ from mars_onnx.search.exact.capacity import Fitting, fits
 from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.claim import certain_seconds, sets_overlap
 from mars_onnx.search.exact.forward import Forward, Way
-from mars_onnx.search.exact.incumbents import incumbents
+from mars_onnx.search.exact.incumbents import inside, outside
 from mars_onnx.search.exact.segments import width_of
 from mars_onnx.search.exact.sets import Sets, State
 from mars_onnx.search.exact.shapes import Shapes
@@ -35,8 +35,8 @@ SPACE = (
 #: What is looked at for latency besides.
 BRANCHES = "; branches from different model inputs on a set each, side by side, where one layer joins them"
 
-#: With more layers times accelerators than this, a search starts from what is quickly found.
-_LONG = 1000
+#: On more accelerators than these, a search starts from what is quickly found, and looks at small sets first.
+_FEW = 8
 #: Good mappings that are kept for a second look.
 _KEPT = 4
 #: Seconds between two reports of where the search is.
@@ -45,7 +45,7 @@ _REPORT_S = 0.2
 _LOOKING = 0.1
 #: Periods are halved until the bound is this near, and then the last step proves the rest.
 _NEAR = 1e-3
-#: Where more tensors than this are there at once, no time is spent on simple mappings and small sets.
+#: Where more tensors than this are there at once, no time is spent on simple mappings in the end.
 _WIDE = 6
 #: Where there are only bounds of a segment, one set of everything is left for others when the bound is this near.
 _NEARLY = 0.05
@@ -77,7 +77,7 @@ class _Run:
     #: The best answers so far, best first.
     best: list[tuple[float, Mapping]] = field(default_factory=list)
     bound: float = 0.0
-    #: Whether some sets for branches were thought better of than they are.
+    #: Whether some sets for branches were thought better of than they are, or there is something better outside.
     doubted: bool = False
     solid: dict[State, Solid] = field(default_factory=dict)
 
@@ -108,6 +108,9 @@ class _Run:
                 gc.enable()
         if (ending is not Ending.PROVEN and not self.large and not self.wide) or not self.best:
             self.start()
+        if self.beaten():
+            ending = Ending.GAP if ending is Ending.PROVEN else ending
+            self.doubted = True
         cost_s, mapping = self.best[0]
         if not fits(self.problem, self.pool, mapping):
             return self.fitted()
@@ -122,8 +125,8 @@ class _Run:
 
     @property
     def large(self) -> bool:
-        """Whether the search is going to be long."""
-        return self.pool.size * len(self.problem.layers) > _LONG and not self.wide
+        """Whether everything takes long, and the whole pool as one set the longest."""
+        return self.pool.size > _FEW
 
     @cached_property
     def wide(self) -> bool:
@@ -132,8 +135,16 @@ class _Run:
 
     def start(self) -> None:
         """Note mappings that are quickly found."""
-        for mapping in incumbents(self.problem, self.pool, self.options.objective):
+        for mapping in inside(self.problem, self.pool, self.options.objective):
             self.note(mapping)
+
+    def beaten(self) -> bool:
+        """Note mappings from outside the space if they are better; says whether one is."""
+        before = self.best[0][0]
+        for mapping in outside(self.problem, self.pool, self.options.objective):
+            if fits(self.problem, self.pool, mapping):
+                self.note(mapping)
+        return self.best[0][0] < before * (1 - _SAME)
 
     def alone(self, forward: Forward) -> Iterator[list[State]]:
         """Sets that are looked at alone first: nearly always good, so that what is worse need not be looked at."""
