@@ -24,9 +24,7 @@ NETWORKS = {"chain": CHAIN, "residual": RESIDUAL, "branches": BRANCHES, "back": 
 
 @pytest.mark.parametrize("objective", list(Objective))
 @pytest.mark.parametrize("pool_name", ["mixed_pool", "edge_pool", "h2h_pool", "fpga_pool"])
-@pytest.mark.parametrize(
-    "text", [CHAIN, RESIDUAL, BRANCHES, THERE_AND_BACK], ids=["chain", "residual", "branches", "back"]
-)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_none_is_below_a_proof(name: str, pool_name: str, objective: Objective) -> None:
     pool = load_pool(pool_name)
     posed = problem(NETWORKS[name], pool)
