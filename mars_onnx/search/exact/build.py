@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,10 +12,14 @@ from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.moves import FloatArray
 from mars_onnx.search.exact.onset import Edge, LayerLayouts, OnSet
 from mars_onnx.search.exact.passage import Passage, passage
+from mars_onnx.search.exact.relaxation import Relaxation
 from mars_onnx.search.exact.segments import inputs_of
-from mars_onnx.search.exact.tables import Elimination
+from mars_onnx.search.exact.tables import Elimination, TooWideError
 from mars_onnx.search.exact.takers import charged, domain, needs_of, unstated
 from mars_onnx.search.problem import Layer, Source
+
+#: Bounds that grow by less, relatively, do so by rounding.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class SegmentTables:
         if (row, column) in solved.sharp:
             return False
         decision = self._decision(solved, row, column)
-        layouts, changed = self.on.layouts, False
+        layouts, changed = self.on.layouts, solved.build.wide and self._raised(solved, row, column)
         for move in decision.moves:
             changed |= layouts.moves(self.chain.kinds[move.tensor]).sharpen(move.source, move.target)
         for number, strategy in decision.strategies.items():
@@ -105,6 +109,14 @@ class SegmentTables:
         if not changed:
             solved.sharp.add((row, column))
         return changed
+
+    def _raised(self, solved: Solved, row: int, column: int) -> bool:
+        """Whether a bound is higher since somebody has asked for a decision; then it is in the tables from now on."""
+        seconds = solved.build.least()
+        for index, (now, stamp, own) in self._solved.items():
+            if own is solved and seconds is not solved.seconds:
+                self._solved[index] = now, stamp, replace(solved, seconds=seconds)
+        return bool(seconds[row, column] > solved.seconds[row, column] * (1 + _ROUNDING))
 
     def _decision(self, solved: Solved, row: int, column: int) -> Decision:
         """The same, of the first segment that is like this one."""
@@ -116,6 +128,11 @@ class SegmentTables:
         like = self.chain.segments[self.chain.alike[index]]
         own = self.chain.segments[index]
         return _shifted(found, own.layers[0] - like.layers[0], like.gate, own.gate)
+
+    @property
+    def wide(self) -> bool:
+        """Whether some segment at which somebody has looked has only bounds."""
+        return any(build.wide for build in self._builds.values())
 
     def passage(self, index: int) -> Passage:
         """From the end of the segment before to the end of a segment."""
@@ -244,7 +261,16 @@ class SegmentBuild:
         else:
             last, self.columns = self._made[following]
         scopes = [maker.variables for maker in self._makers]
-        self._sum = Elimination(self._sizes, scopes, (self._entry, last))
+        self._sum: Elimination | Relaxation
+        try:
+            self._sum = Elimination(self._sizes, scopes, (self._entry, last))
+        except TooWideError:
+            self._sum = Relaxation(self._sizes, scopes, (self._entry, last))
+
+    @property
+    def wide(self) -> bool:
+        """Whether there are only bounds, as the factors are too wide for elimination."""
+        return isinstance(self._sum, Relaxation)
 
     def stamp(self) -> int:
         """Grows when costs that the factors are made of have become exact."""

@@ -97,6 +97,17 @@ class Edge:
         self._seen = len(log)
         return self.version
 
+    def dear(self, factor: float) -> FloatArray:
+        """The seconds, with those that are bounds so many times as large."""
+        self.refresh()
+        seconds: FloatArray = self.seconds * factor
+        for source, target in self._moves.log:
+            rows, columns = self._rows.get(source), self._columns.get(target)
+            if rows is not None and columns is not None:
+                place = np.ix_(rows, columns)
+                seconds[place] = self.seconds[place]
+        return seconds
+
 
 @dataclass(eq=False)
 class SetLayouts:
@@ -213,6 +224,11 @@ class SetLayouts:
         table.version += 1
         self._clock.tick()
         return True
+
+    @property
+    def edges(self) -> tuple[Edge, ...]:
+        """All edges by now."""
+        return tuple(self._edges.values())
 
     def inputs(self, kind: TensorType, numbers: IntArray) -> FloatArray:
         """Seconds to bring a model input into each of these layouts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import monotonic
 
 from mars_onnx.pool.topology import Pool
@@ -18,8 +19,10 @@ from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.claim import certain_seconds, sets_overlap
 from mars_onnx.search.exact.forward import Forward, Way
 from mars_onnx.search.exact.incumbents import inside, outside
+from mars_onnx.search.exact.segments import width_of
 from mars_onnx.search.exact.sets import Sets, State
 from mars_onnx.search.exact.shapes import Shapes
+from mars_onnx.search.exact.solid import Solid
 from mars_onnx.search.method import Ending, Objective, Progress, SearchOptions, SearchResult
 from mars_onnx.search.problem import Problem
 from mars_onnx.sharding.mapping import Mapping
@@ -42,6 +45,10 @@ _REPORT_S = 0.2
 _LOOKING = 0.1
 #: Periods are halved until the bound is this near, and then the last step proves the rest.
 _NEAR = 1e-3
+#: Where more tensors than this are there at once, no time is spent on simple mappings in the end.
+_WIDE = 6
+#: Where there are only bounds of a segment, one set of everything is left for others when the bound is this near.
+_NEARLY = 0.05
 #: A bound that leaves less, relatively, is met: the search stops at what is better by no more than rounding.
 _SAME = 1e-8
 
@@ -72,6 +79,7 @@ class _Run:
     bound: float = 0.0
     #: Whether some sets for branches were thought better of than they are, or there is something better outside.
     doubted: bool = False
+    solid: dict[State, Solid] = field(default_factory=dict)
 
     def run(self) -> SearchResult:
         ending = Ending.PROVEN
@@ -98,7 +106,7 @@ class _Run:
         finally:
             if collecting:
                 gc.enable()
-        if (ending is not Ending.PROVEN and not self.large) or not self.best:
+        if (ending is not Ending.PROVEN and not self.large and not self.wide) or not self.best:
             self.start()
         if self.beaten():
             ending = Ending.GAP if ending is Ending.PROVEN else ending
@@ -119,6 +127,11 @@ class _Run:
     def large(self) -> bool:
         """Whether everything takes long, and the whole pool as one set the longest."""
         return self.pool.size > _FEW
+
+    @cached_property
+    def wide(self) -> bool:
+        """Whether tables are going to be too wide: then the first set gives good mappings, and takes the time."""
+        return width_of(self.problem) > _WIDE
 
     def start(self) -> None:
         """Note mappings that are quickly found."""
@@ -231,6 +244,14 @@ class _Run:
             if states is None:
                 self.bound = max(self.bound, way.seconds)
             self.sharpen(forward, way)
+            if states is not None and way.seconds > self.limit() * (1 - _NEARLY) and self.bounded(forward, states):
+                # It will not be proven; whether others are better matters more by now.
+                return
+
+    @staticmethod
+    def bounded(forward: Forward, states: Sequence[State]) -> bool:
+        """Whether there are only bounds of some segment on some of the sets."""
+        return any((known := forward.sets.known(state)) is not None and known.wide for state in states)
 
     def period(self, forward: Forward) -> None:
         """Halve the period between what is impossible and what is known, until nothing is left between them."""
@@ -260,9 +281,20 @@ class _Run:
         now = monotonic()
         known = all(forward.sets.known(step.state) is not None for step in way.steps)
         if known and (sharp or self.looking < _LOOKING * (now - self.started)):
-            self.note(mapping_of(forward, way))
+            for mapping in self.mappings(forward, way):
+                self.note(mapping)
             self.looking += monotonic() - now
         self.tick(sharp and self.limit() >= before)
+
+    def mappings(self, forward: Forward, way: Way) -> Iterator[Mapping]:
+        """The mapping of a way; where there are only bounds of some segment, better ones onto the same set."""
+        states = {step.state for step in way.steps}
+        yield mapping_of(forward, way)
+        if len(states) == 1 and forward.sets.look(way.steps[0].state).wide:
+            (state,) = states
+            if state not in self.solid:
+                self.solid[state] = Solid(forward.sets, state)
+            yield from self.solid[state].mappings()
 
     def tick(self, wrong: bool) -> None:
         """Report, and look at the clock; ``wrong`` if an exact way is not as good a mapping as it promised."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 from mars_onnx.search.problem import Layer, Problem, Source
 
@@ -32,6 +33,15 @@ def consumers_of(problem: Problem) -> dict[Source, tuple[int, ...]]:
         for source in inputs_of(layer):
             found.setdefault(source, []).append(number)
     return {source: tuple(numbers) for source, numbers in found.items()}
+
+
+def width_of(problem: Problem) -> int:
+    """The most tensors that are there between two layers, made before and taken after."""
+    change = [0] * (len(problem.layers) + 1)
+    for source, numbers in consumers_of(problem).items():
+        change[numbers[0] if source.layer is None else source.layer + 1] += 1
+        change[numbers[-1] + 1 if numbers[-1] + 1 < len(change) else -1] -= 1
+    return max(accumulate(change))
 
 
 def segments_of(problem: Problem) -> tuple[Segment, ...]:

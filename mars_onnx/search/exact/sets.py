@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
 
@@ -93,6 +93,10 @@ class Sets:
                 self._layouts[likeness] = SetLayouts(self.pool, members, self.shapes.levels(members), self.tariff)
             self._known[key] = SegmentTables(self.chain, OnSet(self._layouts[likeness], state.designs), self.check)
         return self._known[key]
+
+    def beside(self, state: State, tables: SegmentTables) -> Sets:
+        """The same sets, of which one that somebody has looked at has other tables, and the others are not known."""
+        return replace(self, _known={self.key(state): tables}, _runs={}, _crossings={})
 
     def stamp(self) -> int:
         """Grows when more is known of what sets take inside."""

@@ -31,6 +31,12 @@ from tests.search.milp.specialists import SPECIALS, specialists
 from tests.search.networks import CHAIN, RESIDUAL, adaptive_pool, check_end_to_end, problem
 
 
+@pytest.fixture(autouse=True)
+def _inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exact search answers from its space alone; what is better outside has tests of its own."""
+    monkeypatch.setattr("mars_onnx.search.exact.search.outside", lambda *_: iter(()))
+
+
 def _solved(posed: Problem, pool: Pool, merge: bool = True) -> float:
     model = Model(posed, Prices(posed, pool, Family.of(pool, merge)), Runs.of_problem(posed), lambda: None)
     solution = model.program.solve(None, 0, lambda: None)

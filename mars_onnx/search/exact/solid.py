@@ -1,0 +1,68 @@
+"""A mapping for a set on which some segment is too wide for elimination: one that costs what it promises.
+
+The way of least bounds is made of moves that look cheap as long as nobody prices them. Here bounds count for several
+times as much as they are, so that moves that are priced are preferred where they are good. Those of the way that are
+not are priced then, and the way is found again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mars_onnx.search.exact.aims import LeastLatency
+from mars_onnx.search.exact.answer import mapping_of
+from mars_onnx.search.exact.build import Move, SegmentTables
+from mars_onnx.search.exact.forward import Forward, Step, Way
+from mars_onnx.search.exact.sets import Sets, State
+from mars_onnx.sharding.mapping import Mapping
+
+#: Moves cost about twice their bound, and rarely more than three times.
+_DEAR = 3.0
+#: Times that a way is looked for, at most.
+_MOST_ROUNDS = 4
+
+
+class Solid:
+    """Good mappings onto one set."""
+
+    def __init__(self, sets: Sets, state: State) -> None:
+        """With all that the search knows of the set, and tables of its own."""
+        known = sets.look(state)
+        self._state = state
+        self._tables = SegmentTables(known.chain, known.on, known.check)
+        self._forward = Forward(sets.beside(state, self._tables))
+
+    def mappings(self) -> Iterator[Mapping]:
+        """Mappings, mostly the better the later."""
+        for _ in range(_MOST_ROUNDS):
+            with self._dear():
+                way = self._forward.way(LeastLatency(self._forward.sets, [self._state], float("inf")), [self._state])
+                if way is None:
+                    return
+                mapping = mapping_of(self._forward, way)
+                moves = [move for index, step in enumerate(way.steps) for move in self._moves(way, index, step)]
+            yield mapping
+            layouts, kinds = self._tables.on.layouts, self._tables.chain.kinds
+            if not sum(layouts.moves(kinds[move.tensor]).sharpen(move.source, move.target) for move in moves):
+                return
+
+    def _moves(self, way: Way, index: int, step: Step) -> Iterator[Move]:
+        """The redistributions of a segment, and the one at its gate."""
+        yield from self._tables.decide(index, step.row, step.column).moves
+        gate = self._tables.chain.segments[index].gate
+        if gate is not None:
+            made = int(self._tables.solve(index - 1).columns[way.steps[index - 1].column])
+            yield Move(gate, made, int(self._tables.domain(index)[step.row]))
+
+    @contextmanager
+    def _dear(self) -> Iterator[None]:
+        """What is a bound is dear in between."""
+        saved = [(edge, edge.seconds) for edge in self._tables.on.layouts.edges]
+        try:
+            for edge, _ in saved:
+                edge.seconds = edge.dear(_DEAR)
+            yield
+        finally:
+            for edge, seconds in saved:
+                edge.seconds = seconds
