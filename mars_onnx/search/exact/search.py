@@ -149,9 +149,12 @@ class _Run:
     def alone(self, forward: Forward) -> Iterator[list[State]]:
         """Sets that are looked at alone first: nearly always good, so that what is worse need not be looked at."""
         start = forward.sets.start()
-        sizes = {len(state.place.members) for state in start} if self.large else set()
-        # On large sets everything takes much longer: the small ones first.
-        for size in sorted({*sizes, self.pool.size}):
+        sizes = [self.pool.size]
+        if self.large:
+            # Those of the best known mapping, and then the small ones: on large sets everything takes much longer.
+            known = {len(own.members) for own in self.best[0][1].sets}
+            sizes = [*sorted(known), *sorted({len(state.place.members) for state in start} - known)]
+        for size in sizes:
             yield [state for state in start if len(state.place.members) == size]
 
     def overcounted(self, forward: Forward) -> bool:
