@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,18 @@ def reduce(size: int) -> None:
         for _ in range(_CHAIN):
             world.Allreduce(x, y)
 
-    ways: dict[str, Callable[[], object]] = {"bare Allreduce": bare, **_nodes(world, n, count, x)}
+    several = [x, *(np.empty_like(x) for _ in range(_CHAIN))]
+
+    def chained() -> None:
+        # As a partition has them: every result in memory of its own, which is the operand of the next call.
+        for operand, result in pairwise(several):
+            world.Allreduce(operand, result)
+
+    ways: dict[str, Callable[[], object]] = {
+        "bare Allreduce": bare,
+        "bare Allreduce, each into its own memory": chained,
+        **_nodes(world, n, count, x),
+    }
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(max(10, _ROUNDS // _CHAIN)):
         for name, way in ways.items():

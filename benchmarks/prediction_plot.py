@@ -33,8 +33,8 @@ def plot(runs: Sequence[Point], layers: Sequence[Point], path: Path) -> None:
     mpl.rcParams["font.size"] = 8
     figure = Figure(figsize=(7.2, 3.6), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
-    _panel(left, runs, 1e3, "ms", "networks, all mappings")
-    _panel(right, layers, 1e6, "us", "kernels, of whole layers and of shares")
+    _panel(left, runs, 1e3, "ms", "networks")
+    _panel(right, layers, 1e6, "us", "kernels")
     left.legend(loc="upper left", frameon=False)
     figure.savefig(path, pil_kwargs={"optimize": True})
 

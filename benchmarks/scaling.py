@@ -182,7 +182,7 @@ def plot(found: Mapping[Case, Mapping[str, Any]], path: Path) -> None:
             axes.set_yticks(seconds, [str(tick) for tick in seconds])
             axes.legend(frameon=False, fontsize=7, loc="lower right")
         left.set_xlim(3.5, 73)
-        right.set_xlim(40, 2500)
+        right.set_xlim(40, 3500)
         left.set_xticks(counts, [str(count) for count in counts])
         left.minorticks_off()
         ticks = (50, 100, 200, 500, 1000, 2000)
