@@ -27,20 +27,23 @@ def alternatives(tables: SegmentTables, limit: float, count: int) -> list[tuple[
     after[-1] = np.zeros(tables.solve(segments - 1).seconds.shape[1])
     for index in range(segments - 1, 0, -1):
         after[index - 1] = tables.passage(index).backward(after[index])
-    found: list[tuple[float, int, int, int]] = []
+    #: Per segment that is unlike those before it, the best ways through its entries anywhere.
+    best: dict[int, FloatArray] = {}
     before: FloatArray = np.zeros(len(tables.domain(0)))
     for index in range(segments):
         seconds = tables.solve(index).seconds
         through = before[:, None] + seconds + after[index]
-        flat = through.ravel()
-        several = min(count, flat.size)
-        places = np.argpartition(flat, several - 1)[:several]
-        width = through.shape[1]
-        found += [
-            (float(flat[place]), index, *divmod(place, width)) for place in places.tolist() if flat[place] < limit
-        ]
+        like = tables.chain.alike[index]
+        best[like] = np.minimum(best[like], through) if like in best else through
         if index + 1 < segments:
             reached = (before[:, None] + seconds).min(axis=0)
             before = tables.passage(index + 1).arrive(reached)
+    found: list[tuple[float, int, int, int]] = []
+    for index, through in best.items():
+        flat, width = through.ravel(), through.shape[1]
+        places = np.argpartition(flat, min(count, flat.size) - 1)[:count]
+        found += [
+            (float(flat[place]), index, *divmod(place, width)) for place in places.tolist() if flat[place] < limit
+        ]
     found.sort()
     return [(index, row, column) for _, index, row, column in found[:count]]

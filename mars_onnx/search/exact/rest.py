@@ -41,7 +41,7 @@ class Order:
     states: tuple[State, ...]
     number: dict[State, int]
     kinds: tuple[State, ...]
-    alike: dict[tuple[object, ...], int]
+    alike: dict[int, int]
     kind: IntArray
     place: dict[tuple[int, ...], int]
     first: tuple[IntArray, ...]
@@ -63,7 +63,7 @@ def order_of(sets: Sets, start: Sequence[State], alone: bool) -> Order:
         first[used] = np.asarray([number.setdefault(state, len(number)) for state in found], np.int64)
         if not alone:
             pending += [(state.place.used, sets.states(state.place.used)) for state in found]
-    kinds: dict[tuple[object, ...], int] = {}
+    kinds: dict[int, int] = {}
     examples: list[State] = []
     kind = np.empty(len(number), np.int64)
     for state, place in number.items():

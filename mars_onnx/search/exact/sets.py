@@ -49,14 +49,15 @@ class Sets:
     shapes: Shapes
     tariff: Tariff | None = None
     check: Callable[[], None] = lambda: None
-    _known: dict[tuple[object, ...], SegmentTables] = field(default_factory=dict)
+    _known: dict[int, SegmentTables] = field(default_factory=dict)
     _layouts: dict[tuple[object, ...], SetLayouts] = field(default_factory=dict)
     _least: dict[tuple[object, ...], FloatArray] = field(default_factory=dict)
     _between: dict[tuple[object, ...], Moves] = field(default_factory=dict)
     _needed: dict[int, float] = field(default_factory=dict)
     _placed: dict[tuple[int, ...], list[State]] = field(default_factory=dict)
-    _keys: dict[State, tuple[object, ...]] = field(default_factory=dict)
-    _runs: dict[tuple[object, ...], tuple[int, Runs]] = field(default_factory=dict)
+    _kinds: dict[tuple[object, ...], int] = field(default_factory=dict)
+    _keys: dict[State, int] = field(default_factory=dict)
+    _runs: dict[int, tuple[int, Runs]] = field(default_factory=dict)
     _crossings: dict[tuple[object, ...], tuple[int, FloatArray]] = field(default_factory=dict)
 
     def start(self) -> list[State]:
@@ -111,10 +112,11 @@ class Sets:
         for layouts in self._layouts.values():
             layouts.charge()
 
-    def key(self, state: State) -> tuple[object, ...]:
+    def key(self, state: State) -> int:
         """Equal for states that share their tables."""
         if state not in self._keys:
-            self._keys[state] = (self.shapes.likeness(state.place.members), state.designs)
+            kind = (self.shapes.likeness(state.place.members), state.designs)
+            self._keys[state] = self._kinds.setdefault(kind, len(self._kinds))
         return self._keys[state]
 
     def least(self, state: State) -> FloatArray:
