@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mars_onnx.cost.shares import twin
 from mars_onnx.errors import InputError
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.comparators.h2h import h2h
@@ -17,19 +16,14 @@ from mars_onnx.sharding.mapping import Mapping
 
 
 def inside(problem: Problem, pool: Pool, objective: Objective) -> Iterator[Mapping]:
-    """Mappings of the space that is searched, or near it, the cheapest to find first."""
+    """Mappings of the space that is searched, but for unequal shares; the cheapest to find first."""
     yield greedy_mapping(problem, pool)
     yield from _mappings(problem, pool, objective, (single, uniform))
 
 
 def outside(problem: Problem, pool: Pool, objective: Objective) -> Iterator[Mapping]:
-    """Mappings that may be outside of it: there is nothing to prove of the space if one of these is better.
-
-    H2H comes back to an accelerator and lets branches run side by side; on unequal accelerators shares may be unequal.
-    """
+    """Mappings outside of it, by H2H: it comes back to an accelerator, and lets branches run side by side."""
     yield from _mappings(problem, pool, objective, (h2h,))
-    if len({twin(pool, rank) for rank in range(pool.size)}) > 1:
-        yield from inside(problem, pool, objective)
 
 
 def _mappings(problem: Problem, pool: Pool, objective: Objective, methods: tuple[Choose, ...]) -> Iterator[Mapping]:

@@ -187,39 +187,29 @@ class Relaxation:
         """Move costs until the bound hardly grows; returns it."""
         bound, slow = -np.inf, 0
         for _ in range(_MOST_PASSES):
-            self._forward(alone)
-            before, bound = bound, self._backward(alone)
+            self._sweep(alone, backward=False)
+            before, bound = bound, self._sweep(alone, backward=True)
             slow = slow + 1 if bound - before < _GROWTH * abs(bound) else 0
             if slow == 2:
                 break
         return bound
 
-    def _forward(self, alone: Sequence[FloatArray]) -> float:
+    def _sweep(self, alone: Sequence[FloatArray], backward: bool) -> float:
+        """Every variable in turn gives of what it holds to its later neighbours, or backward to its earlier ones."""
+        given, tables = (self._earlier, self._pair) if backward else (self._later, self._turned)
+        taken, made = (self._forth, self._back) if backward else (self._back, self._forth)
+        variables = range(len(self._sizes))
         bound = 0.0
-        for variable in range(len(self._sizes)):
+        for variable in reversed(variables) if backward else variables:
             held = self._held(alone, variable)
             least = float(held.min())
             bound += least
             held = (held - least) * self._share[variable]
-            for number, _ in self._later[variable]:
-                message = (self._turned[number] + (held - self._back[number])).min(axis=1)
+            for number, _ in given[variable]:
+                message = (tables[number] + (held - taken[number])).min(axis=1)
                 least = float(message.min())
                 bound += least
-                self._forth[number] = message - least
-        return bound
-
-    def _backward(self, alone: Sequence[FloatArray]) -> float:
-        bound = 0.0
-        for variable in reversed(range(len(self._sizes))):
-            held = self._held(alone, variable)
-            least = float(held.min())
-            bound += least
-            held = (held - least) * self._share[variable]
-            for number, _ in self._earlier[variable]:
-                message = (self._pair[number] + (held - self._forth[number])).min(axis=1)
-                least = float(message.min())
-                bound += least
-                self._back[number] = message - least
+                made[number] = message - least
         return bound
 
     def _bounds(self, alone: Sequence[FloatArray], backward: bool) -> FloatArray:
@@ -229,7 +219,7 @@ class Relaxation:
         neighbours, and of every pair its table with what the later one gave and without what has been moved out: no
         entry of these is negative. Of each table that has a kept variable, the least entry per value can be added.
         """
-        bound = self._backward(alone) if backward else self._forward(alone)
+        bound = self._sweep(alone, backward)
         given = self._earlier if backward else self._later
         total = np.full(tuple(self._sizes[variable] for variable in self.keep), bound)
         rest: dict[int, FloatArray] = {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from time import monotonic
 
+from mars_onnx.cost.shares import twin
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.aims import LeastLatency, LeastPeriod
@@ -30,13 +31,17 @@ from mars_onnx.sharding.mapping import Mapping
 SPACE = (
     "sets of accelerators in the pool's order, one design each, a run of layers each, changed where one tensor carries "
     "all data; per layer exclusive shards of all axes, several at a time, partial sums all-reduced or "
-    "reduce-scattered; tensors that several layers take, and model inputs, in one layout per set"
+    "reduce-scattered; sets of more than eight cut no reduction that is shorter than they have members; tensors that "
+    "several layers take, and model inputs, in one layout per set"
 )
 #: What is looked at for latency besides.
 BRANCHES = "; branches from different model inputs on a set each, side by side, where one layer joins them"
 
 #: On more accelerators than these, a search starts from what is quickly found, and looks at small sets first.
 _FEW = 8
+#: What the answer says if something outside of the space is better.
+BEATEN = "; the mapping is not one of these, but a simple one outside that is better than all that were found"
+
 #: Good mappings that are kept for a second look.
 _KEPT = 4
 #: Seconds between two reports of where the search is.
@@ -108,7 +113,8 @@ class _Run:
                 gc.enable()
         if (ending is not Ending.PROVEN and not self.large and not self.wide) or not self.best:
             self.start()
-        if self.beaten():
+        beaten = self.beaten()
+        if beaten:
             ending = Ending.GAP if ending is Ending.PROVEN else ending
             self.doubted = True
         cost_s, mapping = self.best[0]
@@ -121,6 +127,7 @@ class _Run:
         others = tuple(other for _, other in self.best[1:])
         # Of a stream, branches are looked at one after the other only: nothing is claimed of them side by side.
         space = SPACE + BRANCHES if self.options.objective is Objective.LATENCY else SPACE
+        space += BEATEN if beaten else ""
         return SearchResult(mapping, cost_s, bound, ending, space, others)
 
     @property
@@ -135,13 +142,21 @@ class _Run:
 
     def start(self) -> None:
         """Note mappings that are quickly found."""
-        for mapping in inside(self.problem, self.pool, self.options.objective):
+        for mapping in self.simple:
             self.note(mapping)
+
+    @cached_property
+    def simple(self) -> tuple[Mapping, ...]:
+        """What is quickly found."""
+        return tuple(inside(self.problem, self.pool, self.options.objective))
 
     def beaten(self) -> bool:
         """Note mappings from outside the space if they are better; says whether one is."""
         before = self.best[0][0]
-        for mapping in outside(self.problem, self.pool, self.options.objective):
+        unequal = len({twin(self.pool, rank) for rank in range(self.pool.size)}) > 1
+        # On unequal accelerators simple mappings may have unequal shares, which the space has not.
+        others = outside(self.problem, self.pool, self.options.objective)
+        for mapping in (*others, *(self.simple if unequal else ())):
             if fits(self.problem, self.pool, mapping):
                 self.note(mapping)
         return self.best[0][0] < before * (1 - _SAME)
