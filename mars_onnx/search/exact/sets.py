@@ -16,8 +16,9 @@ from mars_onnx.rules.registry import rule_for
 from mars_onnx.search.exact.build import SegmentTables
 from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.least import least_seconds
-from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves, crossing
+from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves
 from mars_onnx.search.exact.onset import OnSet, SetLayouts
+from mars_onnx.search.exact.ports import crossing
 from mars_onnx.search.exact.runs import Runs, runs_at_least, runs_of
 from mars_onnx.search.exact.shapes import Place, Shapes
 from mars_onnx.search.exact.takers import needs_of

@@ -1,0 +1,108 @@
+"""How fast data can come to accelerators, at best: what bounds of communication are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from mars_onnx.pool.clusters import clusterings
+from mars_onnx.pool.topology import Pool, Route
+from mars_onnx.rules.axes import IntArray
+from mars_onnx.search.exact.space import FloatArray
+
+#: Algorithms in which a member has one message coming in at a time.
+_ONE_PORT = {"ring", "halving_doubling", "hierarchical", "pairwise", "tree", "chain"}
+#: Of these, those that run on any number of members. Where none is allowed, another one may have to stand in.
+_ALWAYS = {"ring", "pairwise", "tree", "chain"}
+
+
+@dataclass(frozen=True, eq=False)
+class Ports:
+    """How fast data can come to the members of a set, at best.
+
+    Attributes:
+        one_port: Whether a member takes one message at a time, so that rounds and bytes add up.
+        chunks: In how many pieces a collective goes.
+        endpoint_latency_s: What a message takes at either end.
+        group: Per member the number of its cluster: of those that are nearer to each other than to the others.
+        near_s_per_byte: From a member of its own cluster, at best; where it is alone, as ``far_s_per_byte``.
+        far_s_per_byte: From a member of another cluster, at best; where there is none, as ``near_s_per_byte``.
+        all_s_per_byte: From everywhere at once.
+        far_bytes_per_s: From all members of other clusters at once; infinite where nobody can say.
+        near_latency_s: Of a message inside a cluster.
+        far_latency_s: Of a message from another cluster.
+    """
+
+    one_port: bool
+    chunks: int
+    endpoint_latency_s: float
+    group: IntArray
+    near_s_per_byte: FloatArray
+    far_s_per_byte: FloatArray
+    all_s_per_byte: FloatArray
+    far_bytes_per_s: FloatArray
+    near_latency_s: FloatArray
+    far_latency_s: FloatArray
+
+
+@lru_cache(maxsize=4096)
+def ports(pool: Pool, members: tuple[int, ...]) -> Ports:
+    """How fast data can come to these accelerators from each other."""
+    columns: list[tuple[float, ...]] = []
+    clusters = next(iter(clusterings(pool, members)), (members,))
+    group_of = {rank: number for number, cluster in enumerate(clusters) for rank in cluster}
+    for rank in members:
+        others = [other for other in members if other != rank]
+        inside = [pool.route(o, rank) for o in others if group_of[o] == group_of[rank]]
+        outside = [pool.route(o, rank) for o in others if group_of[o] != group_of[rank]]
+        near = max((route.bandwidth_bytes_per_s for route in inside), default=0.0)
+        far = max((route.bandwidth_bytes_per_s for route in outside), default=0.0)
+        everywhere = _together([*inside, *outside])
+        columns.append(
+            (
+                1 / (near or far or np.inf),
+                1 / (far or near or np.inf),
+                1 / everywhere if everywhere else 0.0,
+                _together(outside) or np.inf,
+                min((route.latency_s for route in inside or outside), default=0.0),
+                min((route.latency_s for route in outside or inside), default=0.0),
+            )
+        )
+    return Ports(
+        one_port(pool),
+        pool.collectives.chunks,
+        pool.collectives.endpoint_latency_s,
+        np.asarray([group_of[rank] for rank in members]),
+        *np.asarray(columns, np.float64).T,
+    )
+
+
+def _together(routes: Sequence[Route]) -> float:
+    """Bytes per second that several routes to one accelerator bring at most; infinite if some link is not shared."""
+    links = {link.index: link for route in routes for link in route.links[-1:]}
+    if any(not link.shared for link in links.values()):
+        return np.inf
+    return sum(link.bandwidth_bytes_per_s for link in links.values())
+
+
+@lru_cache(maxsize=16)
+def one_port(pool: Pool) -> bool:
+    """Whether a member never takes two messages at a time: of different chunks it may."""
+    rules = pool.collectives
+    names = rules.algorithms.values()
+    return rules.chunks == 1 and all(_ONE_PORT.issuperset(own) and _ALWAYS.intersection(own) for own in names)
+
+
+@lru_cache(maxsize=65536)
+def crossing(pool: Pool, sources: tuple[int, ...], targets: tuple[int, ...]) -> tuple[float, float]:
+    """Latency, and seconds per byte, of what goes from a set to another, at best: all members at once."""
+    single = one_port(pool)
+    rate = 0.0
+    for target in targets:
+        routes = [pool.route(source, target) for source in sources]
+        rate += max(route.bandwidth_bytes_per_s for route in routes) if single else _together(routes)
+    latency_s = min(pool.latency(source, target) for source in sources for target in targets)
+    return latency_s + 2 * pool.collectives.endpoint_latency_s, 1 / rate
