@@ -81,11 +81,30 @@ class LeastLatency:
         """What every way takes at least."""
         return float(self._rest.after[0, 0])
 
-    def unknown(self) -> list[State]:
-        """Sets at which nobody has looked, on what looks like the best way; none if that is hopeless anyway."""
+    def unknown(self) -> list[tuple[State, int]]:
+        """Sets and segments at which nobody has looked, on what looks like the best way; none if that is hopeless.
+
+        Of these, as many as will probably do to make it hopeless: those first that other sets say take long.
+        """
         if self.least_s >= self.limit:
             return []
-        return [state for state in self._rest.best() if self._sets.known(state) is None]
+        found: dict[tuple[int, int], tuple[State, int]] = {}
+        gains: dict[tuple[int, int], float] = {}
+        alike = self._sets.chain.alike
+        for state, segments in self._rest.best():
+            for index in segments:
+                if self._sets.known(state, index) is None:
+                    key = (self._sets.key(state), alike[index])
+                    found.setdefault(key, (state, index))
+                    gains[key] = gains.get(key, 0.0) + self._sets.surplus(index)
+        wanted: list[tuple[State, int]] = []
+        least = self.least_s
+        for key in sorted(found, key=lambda key: -gains[key]):
+            if least >= self.limit:
+                break
+            wanted.append(found[key])
+            least += gains[key]
+        return wanted
 
     def hopeless(self, state: State, index: Gates, seconds: Seconds) -> BoolArray:
         """Whether what is left takes too long at least."""

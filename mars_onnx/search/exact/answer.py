@@ -42,7 +42,7 @@ class Assembly:
         #: Where tensors of the part were made, and in which layout there.
         made: dict[Source, tuple[State, int]] = {}
         for index, step in enumerate(way.steps):
-            tables = forward.sets.look(step.state)
+            tables = forward.sets.tables(step.state)
             key = (step.state.place.members, step.state.designs)
             if key not in self._sets:
                 self._sets.append(key)

@@ -120,9 +120,9 @@ def _offered(held: IntArray, needed: IntArray) -> BoolArray:
 
 
 def _available(held: IntArray, needed: IntArray, group: IntArray) -> FloatArray:
-    """Elements at most of what a member needs that its cluster holds, ``[A, B, members]``: those around all it holds."""
+    """Elements at most of what a member needs that its cluster holds, ``[A, B, members]``: inside the box around that."""
     around = held.copy()
-    something = (held[..., 0] < held[..., 1]).all(axis=-1)[..., None]
+    something = np.all(held[..., 0] < held[..., 1], axis=-1, keepdims=True)
     for number in np.unique(group):
         inside = group == number
         low = np.where(something, held[..., 0], np.iinfo(np.int64).max)[:, inside].min(axis=1)

@@ -172,7 +172,7 @@ class BranchSearch:
     def ends(self, branch: int, state: State) -> tuple[IntArray, FloatArray]:
         """Layouts in which a branch can end on a set, and the least seconds until then."""
         sets = self.parts[branch]
-        tables = sets.look(state)
+        tables = sets.look(state, range(len(sets.chain.segments) - 1))
         reached = self._reach(branch, state)[-1]
         return tables.solve(len(sets.chain.segments) - 2).columns, reached
 
@@ -186,7 +186,7 @@ class BranchSearch:
         own = states[home]
         everybody = tuple(map(sum, zip(*(state.place.counts for state in states), strict=True)))
         goes_on = State(Place(own.place.counts, everybody, own.place.members), own.designs)
-        tables = self.tail.look(goes_on)
+        tables = self.tail.tables(goes_on)
         signature = self.problem.layers[self.branches.join].signature
         table = tables.on.layer(signature)
         needs = [numbers for numbers in table.layouts.needs if numbers is not None][: len(states)]
@@ -252,8 +252,8 @@ class BranchSearch:
         self, branch: int, state: State, home: State, columns: IntArray, needs: IntArray
     ) -> tuple[Moves, IntArray, IntArray]:
         kind = self.parts[branch].chain.kinds[self.parts[branch].chain.segments[-1].gate or Source(None, 0)]
-        theirs = self.parts[branch].look(state).on.layouts.moves(kind)
-        ours = self.tail.look(home).on.layouts.moves(kind)
+        theirs = self.parts[branch].tables(state).on.layouts.moves(kind)
+        ours = self.tail.tables(home).on.layouts.moves(kind)
         own = state.place.members == home.place.members
         ranks = home.place.members if own else (*state.place.members, *home.place.members)
         key = (kind.shape, kind.dtype.bitwidth, ranks)
@@ -266,7 +266,7 @@ class BranchSearch:
     def sharpen(self, joined: _Joined) -> bool:
         """Replace bounds on a way by exact costs; says whether there were any."""
         own = joined.states[joined.home]
-        tables = self.tail.look(own)
+        tables = self.tail.tables(own)
         signature = self.problem.layers[self.branches.join].signature
         table = tables.on.layer(signature)
         changed = tables.on.layouts.price_resolution(signature, joined.strategy)

@@ -77,6 +77,15 @@ class SegmentTables:
     _domains: dict[int, IntArray] = field(default_factory=dict)
     _passages: dict[tuple[int, int], Passage] = field(default_factory=dict)
 
+    def built(self, index: int) -> bool:
+        """Whether somebody has looked at a segment."""
+        return self.chain.alike[index] in self._builds
+
+    @property
+    def count(self) -> int:
+        """How many segments somebody has looked at; grows with time."""
+        return len(self._builds)
+
     def solve(self, index: int) -> Solved:
         """The table of a segment, as exact as costs are known by now."""
         index = self.chain.alike[index]

@@ -220,19 +220,18 @@ class Forward:
 
     def through(self, state: State, index: int, seconds: FloatArray) -> FloatArray:
         """From the layouts at a segment's gate to its end: the least seconds per column."""
-        known = self.sets.known(state)
+        known = self.sets.known(state, index)
         if known is None:
-            unseen: FloatArray = seconds + self.sets.least(state)[index]
+            unseen: FloatArray = seconds.min(keepdims=True) + self.sets.least(state)[index]
             return unseen
         least: FloatArray = (seconds[:, None] + known.solve(index).seconds).min(axis=0)
         return least
 
     def onward(self, state: State, index: int, seconds: FloatArray) -> FloatArray:
         """The same from the columns of the segment before, on the same set."""
-        known = self.sets.known(state)
-        if known is None:
-            unseen: FloatArray = seconds + self.sets.least(state)[index]
-            return unseen
+        known = self.sets.known(state, index)
+        if known is None or not known.built(index - 1):
+            return self.through(state, index, seconds.min(keepdims=True))
         return known.passage(index).onward(seconds)
 
     def _back(self, fronts: dict[State, _Front], numbers: list[State], aim: Aim) -> Way | None:
@@ -275,14 +274,16 @@ class Forward:
 
     def _to(self, state: State, index: int, column: int) -> FloatArray:
         """Seconds from every layout at a segment's gate to one column."""
-        known = self.sets.known(state)
+        known = self.sets.known(state, index)
         return self.sets.least(state)[[index]] if known is None else known.solve(index).seconds[:, column]
 
     def _from(self, state: State, index: int, before: FloatArray, column: int) -> tuple[float, int, int]:
         """From the end of the segment before on the same set to a column: seconds, the column there, and the row."""
-        known = self.sets.known(state)
-        if known is None:
-            return float(before[0] + self.sets.least(state)[index]), 0, 0
+        known = self.sets.known(state, index)
+        if known is None or not known.built(index - 1):
+            # Nothing is known of how the tensor at the gate gets from one layout to another.
+            after, previous = self._to(state, index, column), int(before.argmin())
+            return float(before[previous] + after.min()), previous, int(after.argmin())
         return known.passage(index).origin(before, column)
 
     def reach(self, state: State, count: int) -> list[FloatArray]:
@@ -311,20 +312,22 @@ class Forward:
             way: The way.
             skip: Segments at its start that somebody else takes care of.
         """
-        unknown = {step.state for step in way.steps if self.sets.known(step.state) is None}
+        unknown = [
+            (step.state, index) for index, step in enumerate(way.steps) if self.sets.known(step.state, index) is None
+        ]
         if unknown:
-            for state in unknown:
-                self.sets.look(state)
+            for state, index in unknown:
+                self.sets.look(state, [index])
             return True
         changed = False
         # All as it is now: what becomes exact on the way does not call for new tables yet.
-        solved = [self.sets.look(step.state).solve(index) for index, step in enumerate(way.steps)]
+        solved = [self.sets.tables(step.state).solve(index) for index, step in enumerate(way.steps)]
         alone = all(step.state is way.steps[0].state for step in way.steps) and not skip
-        tables = self.sets.look(way.steps[0].state)
+        tables = self.sets.tables(way.steps[0].state)
         others = alternatives(tables, way.seconds + way.room, _ALTERNATIVES) if alone else []
         for index, step in enumerate(way.steps):
             if index >= skip:
-                changed |= self.sets.look(step.state).sharpen(solved[index], step.row, step.column)
+                changed |= self.sets.tables(step.state).sharpen(solved[index], step.row, step.column)
             if index and way.steps[index - 1].state is not step.state:
                 changed |= self._price_crossing(index, way)
             elif index:
@@ -338,7 +341,7 @@ class Forward:
         gate = self.chain.segments[index].gate
         if gate is None:
             return False
-        tables = self.sets.look(after.state)
+        tables = self.sets.tables(after.state)
         source = int(tables.solve(index - 1).columns[before.column])
         target = int(tables.domain(index)[after.row])
         return tables.on.layouts.moves(self.chain.kinds[gate]).sharpen(source, target)

@@ -129,20 +129,21 @@ class Rest:
         found: FloatArray = self.after[0 if self._order.loose else self._order.place[used], index]
         return found
 
-    def best(self) -> list[State]:
-        """The states of a way that looks best from here; what is known of layouts at hand-overs is left out."""
+    def best(self) -> list[tuple[State, range]]:
+        """The way that looks best from here, as states and their segments; layouts at hand-overs are left out."""
         order, count = self._order, self._least.shape[1]
-        found: list[State] = []
+        found: list[tuple[State, range]] = []
         used, index = 0, 0
         while index < count and len(order.first[used]):
             states = order.first[used]
             number = int(states[self.own[states, index].argmin()])
-            found.append(order.states[number])
-            if self.own[number, index] >= self._end[number, index]:
-                break
-            used = int(order.after[number])
-            gates = np.arange(index + 1, count)
-            index = int(gates[(np.cumsum(self._least[number, index:-1]) + self.after[used, gates]).argmin()])
+            following = count
+            if self.own[number, index] < self._end[number, index]:
+                used = int(order.after[number])
+                gates = np.arange(index + 1, count)
+                following = int(gates[(np.cumsum(self._least[number, index:-1]) + self.after[used, gates]).argmin()])
+            found.append((order.states[number], range(index, following)))
+            index = following
         return found
 
     def _hand_over(self, sets: Sets, order: Order, most: FloatArray) -> None:

@@ -31,16 +31,21 @@ def runs_at_least(own: FloatArray) -> Runs:
     return Runs(own, end, end)
 
 
-def runs_of(known: SegmentTables) -> Runs:
-    """Of a set, as its tables are by now."""
+def runs_of(known: SegmentTables, least: FloatArray) -> Runs:
+    """Of a set, as its tables are by now; a segment at which nobody has looked has one layout, and ``least`` seconds."""
     count = len(known.chain.segments)
-    own, end, most = np.zeros(count), np.zeros(count + 1), np.zeros(count + 1)
-    after = np.zeros(known.solve(count - 1).seconds.shape[1])
+    own, end, most = least.copy(), np.zeros(count + 1), np.zeros(count + 1)
+    after = np.zeros(1)
     for index in reversed(range(count)):
-        seconds = known.solve(index).seconds
-        own[index] = seconds.min()
-        end[index] = (seconds.min(axis=0) + after).min()
-        if index:
-            after = known.passage(index).backward(after)
-            most[index] = after.max()
+        if known.built(index):
+            seconds = known.solve(index).seconds
+            own[index] = seconds.min()
+            end[index] = (seconds.min(axis=0) + after).min()
+        else:
+            end[index] = own[index] + after.min()
+        if index and known.built(index) and known.built(index - 1):
+            after = known.passage(index).backward(np.broadcast_to(after, seconds.shape[1:]))
+        else:
+            after = end[[index]]
+        most[index] = after.max()
     return Runs(own, end, most)

@@ -251,8 +251,8 @@ class _Run:
             if states is None:
                 self.bound = max(self.bound, min(aim.least_s, self.limit()))
             if unknown := aim.unknown():
-                for state in unknown:
-                    forward.sets.look(state)
+                for state, index in unknown:
+                    forward.sets.look(state, [index])
                 self.tick(wrong=False)
                 aim = None
                 continue
@@ -269,7 +269,7 @@ class _Run:
     @staticmethod
     def bounded(forward: Forward, states: Sequence[State]) -> bool:
         """Whether there are only bounds of some segment on some of the sets."""
-        return any((known := forward.sets.known(state)) is not None and known.wide for state in states)
+        return any(forward.sets.tables(state).wide for state in states)
 
     def period(self, forward: Forward) -> None:
         """Halve the period between what is impossible and what is known, until nothing is left between them."""
@@ -297,7 +297,7 @@ class _Run:
         before = self.limit()
         sharp = not forward.sharpen(way)
         now = monotonic()
-        known = all(forward.sets.known(step.state) is not None for step in way.steps)
+        known = all(forward.sets.known(step.state, index) is not None for index, step in enumerate(way.steps))
         if known and (sharp or self.looking < _LOOKING * (now - self.started)):
             for mapping in self.mappings(forward, way):
                 self.note(mapping)
@@ -308,7 +308,7 @@ class _Run:
         """The mapping of a way; where there are only bounds of some segment, better ones onto the same set."""
         states = {step.state for step in way.steps}
         yield mapping_of(forward, way)
-        if len(states) == 1 and forward.sets.look(way.steps[0].state).wide:
+        if len(states) == 1 and forward.sets.tables(way.steps[0].state).wide:
             (state,) = states
             if state not in self.solid:
                 self.solid[state] = Solid(forward.sets, state)

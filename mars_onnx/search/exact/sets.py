@@ -1,8 +1,8 @@
-"""The sets of a pool as a search knows them: by bounds, until somebody looks."""
+"""The sets of a pool as a search knows them: by bounds, until somebody looks, segment by segment."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
@@ -81,12 +81,20 @@ class Sets:
             of = dict(zip(kinds, chosen, strict=True))
             yield tuple(of[twin(self.pool, rank)] for rank in members)
 
-    def known(self, state: State) -> SegmentTables | None:
-        """The tables of a set, if somebody has looked at it."""
-        return self._known.get(self.key(state))
+    def known(self, state: State, index: int) -> SegmentTables | None:
+        """The tables of a set, if somebody has looked at one of its segments."""
+        tables = self._known.get(self.key(state))
+        return tables if tables is not None and tables.built(index) else None
 
-    def look(self, state: State) -> SegmentTables:
-        """The tables of a set."""
+    def look(self, state: State, segments: Iterable[int]) -> SegmentTables:
+        """The tables of a set, after a look at some segments."""
+        tables = self.tables(state)
+        for index in segments:
+            tables.solve(index)
+        return tables
+
+    def tables(self, state: State) -> SegmentTables:
+        """The tables of a set, which look at a segment when they are asked for it."""
         key = self.key(state)
         if key not in self._known:
             members = state.place.members
@@ -102,7 +110,8 @@ class Sets:
 
     def stamp(self) -> int:
         """Grows when more is known of what sets take inside."""
-        return len(self._known) + sum(layouts.version for layouts in self._layouts.values())
+        looks = sum(tables.count for tables in self._known.values())
+        return looks + sum(layouts.version for layouts in self._layouts.values())
 
     def looked(self) -> tuple[SetLayouts, ...]:
         """What is known of the members of sets at which somebody has looked."""
@@ -126,14 +135,21 @@ class Sets:
 
     def runs(self, state: State) -> Runs:
         """What a set takes at least without handing over, as far as is known."""
-        known = self.known(state)
         key = self.key(state)
-        version = -1 if known is None else known.on.layouts.version
+        known = self._known.get(key)
+        version = -1 if known is None else known.on.layouts.version + known.count
         found = self._runs.get(key)
         if found is None or found[0] != version:
-            runs = runs_at_least(self._compute(state)) if known is None else runs_of(known)
+            least = self._compute(state)
+            runs = runs_at_least(least) if known is None else runs_of(known, least)
             found = self._runs[key] = version, runs
         return found[1]
+
+    def surplus(self, index: int) -> float:
+        """Seconds that a segment takes at least besides its compute, on the set that is best at that; 0 if unknown."""
+        states = {self.key(state): state for state in self.start() if self.known(state, index) is not None}
+        gains = [float((self.least(state) - self._compute(state))[index]) for state in states.values()]
+        return min(gains, default=0.0)
 
     def least_of_any(self) -> FloatArray:
         """Per segment the least seconds of compute on any set."""
@@ -157,12 +173,12 @@ class Sets:
 
     def size(self, state: State, index: int) -> int:
         """Layouts of the tensor at a gate; one where nobody has looked."""
-        known = self.known(state)
+        known = self.known(state, index)
         return 1 if known is None else len(known.domain(index))
 
     def cross(self, state: State, other: State, index: int) -> FloatArray:
         """Seconds at least from every column of a set to every layout at the gate on another."""
-        first, second = self.known(state), self.known(other)
+        first, second = self.known(state, index - 1), self.known(other, index)
         gate = self.chain.segments[index].gate
         rows = 1 if first is None else len(first.solve(index - 1).columns)
         width = self.size(other, index)
@@ -203,7 +219,7 @@ class Sets:
     def layouts(self, state: State, other: State, index: int) -> tuple[Moves, IntArray, IntArray]:
         """A tensor's layouts on two sets, as layouts of both together."""
         gate = self.chain.segments[index].gate
-        first, second = self.look(state), self.look(other)
+        first, second = self.tables(state), self.tables(other)
         if gate is None:
             raise ValueError("a segment without a gate is not crossed into")
         kind = self.chain.kinds[gate]

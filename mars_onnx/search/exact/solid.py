@@ -28,10 +28,11 @@ class Solid:
 
     def __init__(self, sets: Sets, state: State) -> None:
         """With all that the search knows of the set, and tables of its own."""
-        known = sets.look(state)
+        known = sets.tables(state)
         self._state = state
         self._tables = SegmentTables(known.chain, known.on, known.check)
         self._forward = Forward(sets.beside(state, self._tables))
+        self._forward.sets.look(state, range(self._forward.count))
 
     def mappings(self) -> Iterator[Mapping]:
         """Mappings, mostly the better the later."""
