@@ -8,7 +8,7 @@ Redistribution, costs, rings and emission are written once, over these answers; 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import prod
 from typing import ClassVar, Protocol
 
@@ -58,6 +58,22 @@ class Signature:
     constants: tuple[tuple[int | float, ...] | None, ...] = ()
     opaque: bool = False
     chain: tuple[str, ...] = ()
+    #: A search looks signatures up hundreds of thousands of times.
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Work the hash out once."""
+        object.__setattr__(self, "_hash", hash(self._key()))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Signature], tuple[object, ...]]:
+        # Hashes of texts differ between processes, so this one does not travel.
+        return Signature, self._key()
+
+    def _key(self) -> tuple[object, ...]:
+        return tuple(getattr(self, own.name) for own in fields(self) if own.init)
 
     def attribute(self, name: str) -> AttributeValue | None:
         """Value of an attribute, ``None`` if absent."""

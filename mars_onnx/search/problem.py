@@ -72,6 +72,8 @@ def problem_of(model: ir.Model) -> Problem:
     """The problem that a canonical graph poses."""
     places = {value: Source(None, index) for index, value in enumerate(model.graph.inputs)}
     layers: list[Layer] = []
+    #: Equal signatures are one object, so that they are found by identity.
+    signatures: dict[Signature, Signature] = {}
     for number, node in enumerate(model.graph):
         sources = tuple(None if value is None else places.get(value) for value in node.inputs)
         taken = [value for value in (*node.inputs, *captured_inputs(node)) if value is not None]
@@ -89,7 +91,9 @@ def problem_of(model: ir.Model) -> Problem:
             if value in places and (kind := tensor_type(value)) is not None
         )
         weights = tuple(value.name if value is not None and value.is_initializer() else None for value in node.inputs)
-        layers.append(Layer(node.name or "", signature_of(node), sources, captured, tuple(tied), names, weights))
+        signature = signature_of(node)
+        signature = signatures.setdefault(signature, signature)
+        layers.append(Layer(node.name or "", signature, sources, captured, tuple(tied), names, weights))
         places.update((value, Source(number, index)) for index, value in enumerate(node.outputs))
     outputs = tuple(places[value] for value in model.graph.outputs if value in places)
     return Problem(tuple(layers), outputs, tuple(value.name or "" for value in model.graph.inputs))
