@@ -52,7 +52,7 @@ class Assembly:
                 table = tables.on.layouts.layer(forward.chain.problem.layers[layer].signature)
                 number = numbers[layer]
                 self._layers[number] = LayerChoice(
-                    self.problem.layers[number].name, own, table.space.strategies[strategy]
+                    self.problem.layers[number].name, own, table.space.strategy(strategy)
                 )
                 made.update(
                     (Source(layer, output), (step.state, int(own_numbers[strategy])))
@@ -81,5 +81,4 @@ class Assembly:
 
 def _stated(tables: SegmentTables, kind: TensorType, layout: int) -> Strategy | None:
     """The strategy that stands for a layout in which a tensor enters."""
-    numbers, strategies = tables.on.layouts.identity(kind)
-    return next((s for number, s in zip(numbers.tolist(), strategies, strict=True) if number == layout), None)
+    return tables.on.layouts.entering(kind).get(layout)

@@ -8,7 +8,6 @@ import numpy.typing as npt
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.ports import Ports
 from mars_onnx.search.exact.space import FloatArray, LayerSpace
-from mars_onnx.sharding.strategy import Resolution
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -120,7 +119,7 @@ def _offered(held: IntArray, needed: IntArray) -> BoolArray:
 
 
 def _available(held: IntArray, needed: IntArray, group: IntArray) -> FloatArray:
-    """Elements at most of what a member needs that its cluster holds, ``[A, B, members]``: inside the box around that."""
+    """Elements at most of what a member needs that its cluster holds, ``[A, B, members]``: in the box around that."""
     around = held.copy()
     something = np.all(held[..., 0] < held[..., 1], axis=-1, keepdims=True)
     for number in np.unique(group):
@@ -171,7 +170,7 @@ def resolution_bounds(kept: FloatArray, space: LayerSpace, port: Ports) -> Float
         space: The strategies.
         port: How fast data can come in.
     """
-    scattered = np.asarray([s.resolution is Resolution.REDUCE_SCATTER for s in space.strategies])[:, None]
+    scattered = space.scattered[:, None]
     parts = space.parts[:, None]
     volume = kept * np.where(scattered, parts - 1, 2 * (parts - 1) / np.maximum(parts, 1))
     rounds = np.ceil(np.log2(np.maximum(parts, 1))) * np.where(scattered, 1, 2)

@@ -15,8 +15,9 @@ from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.search.exact.bounds import resolution_bounds
 from mars_onnx.search.exact.moves import BoolArray, Clock, FloatArray, Moves
 from mars_onnx.search.exact.ports import ports
+from mars_onnx.search.exact.shares import Family, compute_seconds
 from mars_onnx.search.exact.space import LayerSpace, layer_space
-from mars_onnx.search.exact.strategies import strategies
+from mars_onnx.search.exact.strategies import Levels
 from mars_onnx.search.exact.tariff import Tariff
 from mars_onnx.sharding.lowering import lower
 from mars_onnx.sharding.strategy import Strategy
@@ -64,6 +65,11 @@ class LayerTable:
         """Seconds of each strategy, without its inputs."""
         total: FloatArray = self.compute + self.layouts.resolve + self.layouts.toll
         return total
+
+
+def _identity_of(kind: TensorType) -> Signature:
+    """The operator that does nothing, of a tensor."""
+    return Signature("", "Identity", 13, inputs=(kind,), outputs=(kind,))
 
 
 def _kind_key(kind: TensorType) -> tuple[tuple[int, ...], int]:
@@ -120,15 +126,17 @@ class SetLayouts:
         members: Their ranks.
         levels: Sizes of the levels that they form, outermost first.
         tariff: What memory costs, if it does.
+        family: Levels of sets that will be asked for too; none if nobody knows.
     """
 
     pool: Pool
     members: tuple[int, ...]
-    levels: tuple[int, ...]
+    levels: Levels
     tariff: Tariff | None = None
+    family: Family = ()
     _moves: dict[tuple[tuple[int, ...], int], Moves] = field(default_factory=dict)
     _layers: dict[Signature, LayerLayouts] = field(default_factory=dict)
-    _identity: dict[tuple[tuple[int, ...], int], tuple[IntArray, tuple[Strategy, ...]]] = field(default_factory=dict)
+    _identity: dict[tuple[tuple[int, ...], int], tuple[IntArray, IntArray]] = field(default_factory=dict)
     _edges: dict[tuple[object, ...], Edge] = field(default_factory=dict)
     _entering: dict[tuple[object, ...], float] = field(default_factory=dict)
     _leaving: dict[tuple[object, ...], float] = field(default_factory=dict)
@@ -153,7 +161,7 @@ class SetLayouts:
         return self._layers[signature]
 
     def _made(self, signature: Signature) -> LayerLayouts:
-        space = layer_space(signature, strategies(signature, self.levels), len(self.members))
+        space = layer_space(signature, self.levels)
         if self.tariff is not None:
             space = self.tariff.rings(signature, space, self.members)
         needs = tuple(
@@ -183,24 +191,29 @@ class SetLayouts:
     def _resolve_bounds(self, space: LayerSpace, signature: Signature) -> FloatArray:
         """Seconds at least to resolve partial sums, by what every way to do it has to move."""
         port = ports(self.pool, self.members)
-        seconds = np.zeros(len(space.strategies))
+        seconds = np.zeros(space.count)
         for boxes, kind in zip(space.resolved, signature.outputs, strict=True):
             if boxes is not None and kind is not None:
                 kept = np.maximum(boxes[..., 1] - boxes[..., 0], 0).prod(axis=-1) * (kind.dtype.bitwidth / 8)
                 seconds += resolution_bounds(kept, space, port)
         return seconds
 
-    def identity(self, kind: TensorType) -> tuple[IntArray, tuple[Strategy, ...]]:
-        """The layouts in which a tensor can enter, and the strategies that say so."""
+    def entering(self, kind: TensorType) -> dict[int, Strategy]:
+        """The strategies that say in which layout a tensor enters, by layout."""
+        numbers, rows = self.identity(kind)
+        space = self.layer(_identity_of(kind)).space
+        return {number: space.strategy(row) for number, row in zip(numbers.tolist(), rows.tolist(), strict=True)}
+
+    def identity(self, kind: TensorType) -> tuple[IntArray, IntArray]:
+        """The layouts in which a tensor can enter, and for each the number of an Identity's strategy that says so."""
         key = _kind_key(kind)
         if key not in self._identity:
-            signature = Signature("", "Identity", 13, inputs=(kind,), outputs=(kind,))
-            table = self.layer(signature)
+            table = self.layer(_identity_of(kind))
             numbers = table.outs[0]
             if numbers is None:
                 raise ValueError("an Identity has an output")
             distinct, first = np.unique(numbers, return_index=True)
-            self._identity[key] = distinct, tuple(table.space.strategies[place] for place in first)
+            self._identity[key] = distinct, first
         return self._identity[key]
 
     def edge(self, kind: TensorType, sources: IntArray, targets: IntArray) -> Edge:
@@ -216,7 +229,7 @@ class SetLayouts:
         table = self.layer(signature)
         if table.resolved[strategy]:
             return False
-        lowered = lower(signature, table.space.strategies[strategy], self.members)
+        lowered = lower(signature, table.space.strategy(strategy), self.members)
         seconds = 0.0
         for kind, produced, resolved in zip(signature.outputs, lowered.produced, lowered.resolved, strict=True):
             if kind is not None and produced is not None and resolved is not None and produced != resolved:
@@ -274,9 +287,12 @@ class OnSet:
         """The table of a layer."""
         if signature not in self._layers:
             layouts, own = self.layouts.layer(signature), self.layouts
-            compute = layouts.space.seconds(own.pool, signature, own.members, self.designs)
-            for row, strategy in enumerate(layouts.space.strategies):
-                if strategy.ring is not None:
-                    compute[row] = layer_seconds(own.pool, signature, strategy, own.members, self.designs)
+            family = own.family or (own.levels,)
+            by_pattern = compute_seconds(own.pool, signature, family, own.levels, own.members, self.designs)
+            rings = [
+                layer_seconds(own.pool, signature, strategy, own.members, self.designs)
+                for strategy in layouts.space.rings
+            ]
+            compute = np.concatenate([by_pattern[layouts.space.cuts.pattern], rings])
             self._layers[signature] = LayerTable(layouts, compute)
         return self._layers[signature]

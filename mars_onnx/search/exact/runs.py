@@ -32,7 +32,7 @@ def runs_at_least(own: FloatArray) -> Runs:
 
 
 def runs_of(known: SegmentTables, least: FloatArray) -> Runs:
-    """Of a set, as its tables are by now; a segment at which nobody has looked has one layout, and ``least`` seconds."""
+    """Of a set, as its tables are by now; a segment that nobody has looked at has one layout, and ``least`` seconds."""
     count = len(known.chain.segments)
     own, end, most = least.copy(), np.zeros(count + 1), np.zeros(count + 1)
     after = np.zeros(1)

@@ -12,6 +12,7 @@ import numpy as np
 from mars_onnx.cost.shares import twin
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import Along, DimMap, IntArray, Ranges, Whole, Window
+from mars_onnx.rules.base import Signature
 from mars_onnx.rules.registry import rule_for
 from mars_onnx.search.exact.build import SegmentTables
 from mars_onnx.search.exact.chain import Chain
@@ -21,8 +22,12 @@ from mars_onnx.search.exact.onset import OnSet, SetLayouts
 from mars_onnx.search.exact.ports import crossing
 from mars_onnx.search.exact.runs import Runs, runs_at_least, runs_of
 from mars_onnx.search.exact.shapes import Place, Shapes
+from mars_onnx.search.exact.shares import Family, least_compute
 from mars_onnx.search.exact.takers import needs_of
 from mars_onnx.search.exact.tariff import Tariff
+
+#: Sets of more members have so many shares that they are priced one set at a time.
+_SMALL = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +59,8 @@ class Sets:
     _layouts: dict[tuple[object, ...], SetLayouts] = field(default_factory=dict)
     _least: dict[tuple[object, ...], FloatArray] = field(default_factory=dict)
     _between: dict[tuple[object, ...], Moves] = field(default_factory=dict)
+    _least_of: dict[State, FloatArray] = field(default_factory=dict)
+    _small: Family | None = None
     _needed: dict[int, float] = field(default_factory=dict)
     _placed: dict[tuple[int, ...], list[State]] = field(default_factory=dict)
     _kinds: dict[tuple[object, ...], int] = field(default_factory=dict)
@@ -100,7 +107,8 @@ class Sets:
             members = state.place.members
             likeness = self.shapes.likeness(members)
             if likeness not in self._layouts:
-                self._layouts[likeness] = SetLayouts(self.pool, members, self.shapes.levels(members), self.tariff)
+                levels = self.shapes.levels(members)
+                self._layouts[likeness] = SetLayouts(self.pool, members, levels, self.tariff, self._family(members))
             self._known[key] = SegmentTables(self.chain, OnSet(self._layouts[likeness], state.designs), self.check)
         return self._known[key]
 
@@ -147,8 +155,11 @@ class Sets:
 
     def surplus(self, index: int) -> float:
         """Seconds that a segment takes at least besides its compute, on the set that is best at that; 0 if unknown."""
-        states = {self.key(state): state for state in self.start() if self.known(state, index) is not None}
-        gains = [float((self.least(state) - self._compute(state))[index]) for state in states.values()]
+        gains = [
+            float(self.least(state)[index] - self._compute(state)[index])
+            for state in {self.key(state): state for state in self.start()}.values()
+            if self.known(state, index) is not None
+        ]
         return min(gains, default=0.0)
 
     def least_of_any(self) -> FloatArray:
@@ -158,18 +169,35 @@ class Sets:
 
     def _compute(self, state: State) -> FloatArray:
         """Per segment the least seconds of compute."""
+        if state not in self._least_of:
+            self._least_of[state] = self._computed(state)
+        return self._least_of[state]
+
+    def _computed(self, state: State) -> FloatArray:
         members = state.place.members
-        kinds = frozenset((twin(self.pool, rank), design) for rank, design in zip(members, state.designs, strict=True))
-        key = (kinds, len(members))
+        kinds = tuple((twin(self.pool, rank), design) for rank, design in zip(members, state.designs, strict=True))
+        key = (kinds, self.shapes.levels(members))
         if key not in self._least:
-            layers = self.chain.problem.layers
+            layers, family, levels = self.chain.problem.layers, self._family(members), self.shapes.levels(members)
+
+            def least(signature: Signature) -> float:
+                if self.tariff is None and family:
+                    return least_compute(self.pool, signature, family, levels, members, state.designs)
+                return least_seconds(self.pool, signature, frozenset(kinds), len(members))
+
             self._least[key] = np.asarray(
-                [
-                    sum(least_seconds(self.pool, layers[n].signature, kinds, len(members)) for n in segment.layers)
-                    for segment in self.chain.segments
-                ]
+                [sum(least(layers[n].signature) for n in segment.layers) for segment in self.chain.segments]
             )
         return self._least[key]
+
+    def _family(self, members: tuple[int, ...]) -> Family:
+        """The levels of all small sets, if this is one of them: they are not many, so that all are priced at once."""
+        if len(members) > _SMALL:
+            return ()
+        if self._small is None:
+            small = (state.place.members for state in self.start())
+            self._small = tuple(sorted({self.shapes.levels(own) for own in small if len(own) <= _SMALL}))
+        return self._small
 
     def size(self, state: State, index: int) -> int:
         """Layouts of the tensor at a gate; one where nobody has looked."""

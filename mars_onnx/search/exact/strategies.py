@@ -3,20 +3,32 @@
 A set has *levels*: ``(2, 4)`` are two clusters of four. A split of a level deals its digit out to iteration axes, or
 to ``*`` (replicas); to several at once where it has factors. Inside a level only one order of axes is looked at: the
 rule's, with replicas last. Between levels the order is that of the topology.
+
+Which strategies there are, and who gets which range of an axis, depends on the axes alone. So it is worked out once for
+all layers whose axes are equal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import combinations, product
 from math import prod
 
-from mars_onnx.rules.base import OpRule, Signature
+import numpy as np
+import numpy.typing as npt
+
+from mars_onnx.rules.axes import Axis, IntArray
+from mars_onnx.rules.base import Signature
 from mars_onnx.rules.registry import rule_for
+from mars_onnx.rules.shares import cut
 from mars_onnx.sharding.strategy import REPLICAS, SINGLE, WHOLE, Placement, Resolution, Split, Strategy
 
+Levels = tuple[int, ...]
 Factors = tuple[tuple[str, int], ...]
+RangeArrays = dict[str, tuple[IntArray, IntArray]]
+BoolArray = npt.NDArray[np.bool_]
 
 #: A set of more members is not cut along more than this many axes at one level.
 _MOST_AXES = 3
@@ -26,57 +38,204 @@ _SMALL_SET = 8
 _SHORTEST_REDUCTION = 2
 
 
-@lru_cache(maxsize=8192)
-def strategies(signature: Signature, levels: tuple[int, ...]) -> tuple[Strategy, ...]:
-    """All strategies for a layer on a set with these levels, without shared shards.
+@dataclass(frozen=True, eq=False)
+class Cuts:
+    """Every strategy for layers with some axes on a set, without shared shards. A *pattern* is a way to cut.
+
+    Attributes:
+        axes: Of the layers.
+        factors: Per pattern the axes that it splits, outermost first, and into how many pieces; none for ``whole``
+            and ``single``.
+        single: Whether a pattern is ``single``.
+        origin: Per pattern its number before some were left out.
+        ranges: Per axis what every member does of it, two arrays ``[patterns, members]``.
+        idle: Who does nothing, ``[patterns, members]``.
+        pattern: Per strategy its pattern.
+        scatter: Per strategy the number of the axis along which partial sums are scattered, or -1.
+        parts: Per strategy, in how many partial sums it leaves its outputs.
+        part: Per strategy and member, which of them it has.
+        kept: As ``ranges``, but per strategy, and after partial sums are resolved.
+    """
+
+    axes: tuple[Axis, ...]
+    factors: tuple[Factors, ...]
+    single: BoolArray
+    origin: IntArray
+    ranges: RangeArrays
+    idle: BoolArray
+    pattern: IntArray
+    scatter: IntArray
+    parts: IntArray
+    part: IntArray
+    kept: RangeArrays
+
+    def strategy(self, row: int) -> Strategy:
+        """A strategy as a mapping says it."""
+        pattern = int(self.pattern[row])
+        if self.single[pattern]:
+            return SINGLE
+        if not self.factors[pattern]:
+            return WHOLE
+        splits = tuple(Split(axis, (1,) * count) for axis, count in self.factors[pattern])
+        if self.scatter[row] < 0:
+            return Strategy(Placement.SHARDED, splits)
+        scattered = self.axes[self.scatter[row]].name
+        return Strategy(Placement.SHARDED, splits, None, Resolution.REDUCE_SCATTER, scattered)
+
+    def only(self, sound: BoolArray) -> Cuts:
+        """Those of some patterns."""
+        if sound.all():
+            return self
+        number = np.cumsum(sound) - 1
+        rows = np.flatnonzero(sound[self.pattern])
+        return Cuts(
+            self.axes,
+            tuple(own for own, fine in zip(self.factors, sound.tolist(), strict=True) if fine),
+            self.single[sound],
+            self.origin[sound],
+            {name: (low[sound], high[sound]) for name, (low, high) in self.ranges.items()},
+            self.idle[sound],
+            number[self.pattern[rows]],
+            self.scatter[rows],
+            self.parts[rows],
+            self.part[rows],
+            {name: (low[rows], high[rows]) for name, (low, high) in self.kept.items()},
+        )
+
+
+def strategies(signature: Signature, levels: Levels) -> tuple[Strategy, ...]:
+    """All strategies for a layer on a set with these levels, without shared shards; a rule may refuse some of them.
 
     Args:
         signature: Of the layer.
         levels: Sizes of the set's levels, outermost first; their product is the size of the set.
     """
-    if prod(levels) == 1:
-        return (WHOLE,)
-    rule = rule_for(signature)
-    found: dict[Strategy, None] = {WHOLE: None, SINGLE: None}
-    for factors in _dealt(rule, levels):
-        if all(axis == REPLICAS for axis, _ in factors):
-            continue
-        splits = tuple(Split(axis, (1,) * count) for axis, count in factors)
-        if splits[-1].axis == REPLICAS:
-            splits = splits[:-1]
-        found.update(dict.fromkeys(_resolved(rule, Strategy(Placement.SHARDED, splits))))
-    return tuple(found)
+    found = cuts(rule_for(signature).axes, levels)
+    return tuple(found.strategy(row) for row in range(len(found.pattern)))
 
 
-def _resolved(rule: OpRule, strategy: Strategy) -> Iterator[Strategy]:
-    """A strategy with every way to resolve its partial sums."""
-    yield strategy
-    reductions = {axis.name for axis in rule.axes if axis.reduction}
-    parts = prod(len(split.shares) for split in strategy.splits if split.axis in reductions)
-    if parts == 1:
-        return
-    ways = {split.axis: len(split.shares) for split in strategy.splits}
-    for axis in rule.axes:
-        if not axis.reduction and axis.size >= 2 and axis.size // axis.granularity >= parts * ways.get(axis.name, 1):
-            yield Strategy(Placement.SHARDED, strategy.splits, None, Resolution.REDUCE_SCATTER, axis.name)
-
-
-def _dealt(rule: OpRule, levels: tuple[int, ...]) -> Iterator[Factors]:
-    """Every way to deal the digits of all levels out to axes."""
+@lru_cache(maxsize=8192)
+def cuts(axes: tuple[Axis, ...], levels: Levels) -> Cuts:
+    """All strategies for layers with these axes on a set with these levels."""
     members = prod(levels)
     least = members if members > _SMALL_SET else 2
-    names = tuple(axis.name for axis in rule.axes if axis.size >= (least if axis.reduction else 2))
-    sizes = {axis.name: axis.size for axis in rule.axes}
-    shortest = {axis.name: _SHORTEST_REDUCTION if axis.reduction else 1 for axis in rule.axes}
-    seen: set[Factors] = set()
+    names = tuple(axis.name for axis in axes if axis.size >= (least if axis.reduction else 2))
+    patterns = _patterns(names, levels)
+    ways = np.ones((len(patterns.factors), len(axes)), np.int64)
+    digits = np.zeros((len(patterns.factors), members, len(axes)), np.int64)
+    place = [number for number, axis in enumerate(axes) if axis.name in names]
+    ways[:, place], digits[..., place] = patterns.ways, patterns.digits
+    # More ways than iterations leaves members idle; a few may be, half of them or more never pays.
+    size = np.asarray([axis.size for axis in axes], np.int64)
+    shortest = np.asarray([_SHORTEST_REDUCTION if axis.reduction else 1 for axis in axes], np.int64)
+    fine = ((ways == 1) | (size * 2 > ways * shortest)).all(axis=1)
+    factors = tuple(own for own, good in zip(patterns.factors, fine.tolist(), strict=True) if good)
+    ways, digits = ways[fine], digits[fine]
+    single = np.arange(len(factors)) == (1 if members > 1 else -1)
+    first_only = np.broadcast_to(single[:, None] & (np.arange(members) > 0), digits.shape[:2])
+    idle = first_only.copy()
+    ranges: RangeArrays = {}
+    parts, part = np.ones(len(ways), np.int64), np.zeros(digits.shape[:2], np.int64)
+    for number, axis in enumerate(axes):
+        low, high, count, rank = _pieces(axis, ways[:, number], digits[..., number])
+        low[first_only] = high[first_only] = 0
+        ranges[axis.name] = low, high
+        idle |= low >= high
+        if axis.reduction:
+            parts, part = parts * count, part * count[:, None] + rank
+    part[idle] = 0
+    pattern, scatter = _resolved(axes, ways)
+    kept = _kept(axes, ranges, pattern, scatter, parts, part)
+    everything = np.arange(len(factors))
+    resolved = pattern, scatter, parts[pattern], part[pattern]
+    return Cuts(axes, factors, single, everything, ranges, idle, *resolved, kept)
+
+
+def _pieces(axis: Axis, ways: IntArray, digits: IntArray) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    """Starts and stops of pieces of an axis; per pattern how many are not empty, and which of these each is."""
+    low, high = np.zeros(digits.shape, np.int64), np.full(digits.shape, axis.size, np.int64)
+    count, rank = np.ones(len(ways), np.int64), np.zeros(digits.shape, np.int64)
+    for number in np.unique(ways).tolist():
+        if number > 1:
+            rows = ways == number
+            pieces = np.asarray(cut(axis, (1,) * number), np.int64)
+            some = pieces[:, 0] < pieces[:, 1]
+            low[rows], high[rows] = pieces[:, 0][digits[rows]], pieces[:, 1][digits[rows]]
+            count[rows], rank[rows] = max(1, int(some.sum())), (np.cumsum(some) - some)[digits[rows]]
+    return low, high, count, rank
+
+
+def _resolved(axes: tuple[Axis, ...], ways: IntArray) -> tuple[IntArray, IntArray]:
+    """Per strategy its pattern and how partial sums are resolved: every pattern with every way to do that."""
+    every = np.zeros((len(ways), len(axes) + 1), np.bool_)
+    every[:, 0] = True
+    parts = np.ones(len(ways), np.int64)
+    for number, axis in enumerate(axes):
+        parts *= ways[:, number] if axis.reduction else 1
+    for number, axis in enumerate(axes):
+        if not axis.reduction and axis.size >= 2:
+            every[:, number + 1] = (parts > 1) & (axis.size // axis.granularity >= parts * ways[:, number])
+    pattern, way = np.nonzero(every)
+    return pattern, way - 1
+
+
+def _kept(
+    axes: tuple[Axis, ...], ranges: RangeArrays, pattern: IntArray, scatter: IntArray, parts: IntArray, part: IntArray
+) -> RangeArrays:
+    """The ranges that members keep after partial sums are resolved."""
+    kept = {name: (low[pattern], high[pattern]) for name, (low, high) in ranges.items()}
+    for number, axis in enumerate(axes):
+        rows = np.flatnonzero((scatter == number) & (parts[pattern] > 1))
+        if not len(rows):
+            continue
+        low, high = kept[axis.name]
+        start, length = low[rows], np.maximum(high[rows] - low[rows], 0)
+        of = np.broadcast_to(parts[pattern[rows]][:, None], length.shape)
+        first, last = np.zeros_like(start), np.zeros_like(start)
+        for size, count in set(zip(length.ravel().tolist(), of.ravel().tolist(), strict=True)):
+            at = (length == size) & (of == count)
+            pieces = np.asarray(cut(replace(axis, size=size), (1,) * count), np.int64)
+            own = part[pattern[rows]][at]
+            first[at], last[at] = pieces[own, 0], pieces[own, 1]
+        low[rows], high[rows] = start + first, start + last
+    return kept
+
+
+@dataclass(frozen=True, eq=False)
+class _Patterns:
+    """Ways to deal the digits of all levels out to axes, whatever their sizes.
+
+    Attributes:
+        factors: As in :class:`Cuts`.
+        ways: Into how many pieces each axis is cut, ``[patterns, axes]``.
+        digits: Which of these each member has, ``[patterns, members, axes]``.
+    """
+
+    factors: tuple[Factors, ...]
+    ways: IntArray
+    digits: IntArray
+
+
+@lru_cache(maxsize=512)
+def _patterns(names: tuple[str, ...], levels: Levels) -> _Patterns:
+    members = prod(levels)
+    found: dict[Factors, None] = {}
     for per_level in product(*(_one_level((*names, REPLICAS), size) for size in levels)):
         joined = _joined(per_level)
-        if joined is None or joined in seen:
-            continue
-        seen.add(joined)
-        # More ways than iterations leaves members idle; a few may be, half of them or more never pays.
-        if all(axis == REPLICAS or sizes[axis] * 2 > count * shortest[axis] for axis, count in joined):
-            yield joined
+        if joined is not None and any(axis != REPLICAS for axis, _ in joined):
+            found[joined[:-1] if joined[-1][0] == REPLICAS else joined] = None
+    several = ((), ()) if members > 1 else ((),)
+    factors = (*several, *found)
+    ways = np.ones((len(factors), len(names)), np.int64)
+    digits = np.zeros((len(factors), members, len(names)), np.int64)
+    column = {name: number for number, name in enumerate(names)}
+    for row, own in enumerate(factors):
+        counts = tuple(count for _, count in own)
+        positions = np.arange(members) // (members // prod(counts))
+        for (axis, count), digit in zip(own, np.unravel_index(positions, counts) if own else (), strict=True):
+            if axis != REPLICAS:
+                ways[row, column[axis]], digits[row, :, column[axis]] = count, digit
+    return _Patterns(factors, ways, digits)
 
 
 @cache

@@ -58,7 +58,7 @@ def needs_of(chain: Chain, on: OnSet, number: int, tensor: Source) -> list[IntAr
         boxes = np.zeros((1, len(on.layouts.members), max(1, len(kind.shape)), 2), np.int64)
         boxes[..., 1] = kind.shape or (1,)
         whole = on.layouts.moves(kind).register(boxes, on.layouts.members)
-        found.append(np.repeat(whole, len(table.space.strategies)))
+        found.append(np.repeat(whole, table.space.count))
     return found
 
 

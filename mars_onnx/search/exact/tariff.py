@@ -126,8 +126,7 @@ class Tariff:
 
     def _held(self, signature: Signature, space: LayerSpace) -> FloatArray:
         """Bytes of weights, ``[strategies, members]``."""
-        shape = next(iter(space.ranges.values()))[0].shape if space.ranges else None
-        held = np.zeros((len(space.strategies), 1 if shape is None else shape[1]))
+        held = np.zeros(space.part.shape)
         for index in self.weights_of(signature):
             boxes, kind = (space.needs[index] if index < len(space.needs) else None), signature.inputs[index]
             if boxes is not None and kind is not None:
@@ -158,7 +157,7 @@ class Tariff:
     def _at_once(self, signature: Signature, space: LayerSpace, count: int) -> tuple[FloatArray, FloatArray]:
         """Bytes of weights, and of the largest input and the outputs, ``[strategies, members]``."""
         weights = set(self.weights_of(signature))
-        moving = np.zeros((len(space.strategies), count))
+        moving = np.zeros((space.count, count))
         for index, (boxes, kind) in enumerate(zip(space.needs, signature.inputs, strict=False)):
             if boxes is not None and kind is not None and index not in weights:
                 moving = np.maximum(moving, _bytes(boxes, kind.dtype.bitwidth))
@@ -204,7 +203,7 @@ class Tariff:
         found: list[Strategy] = []
         boxes: list[IntArray] = []
         for row in self._bases(signature, space):
-            strategy = replace(space.strategies[row], ring=Ring(operand))
+            strategy = replace(space.strategy(row), ring=Ring(operand))
             try:
                 layout = lower(signature, strategy, members).needs[index]
             except InputError:
@@ -220,24 +219,22 @@ class Tariff:
             for place, own in enumerate(space.needs)
         ]
         return LayerSpace(
-            (*space.strategies, *found),
+            space.cuts,
+            tuple(found),
             tuple(needs),
             tuple(None if own is None else np.concatenate([own, own[rows]]) for own in space.resolved),
             np.concatenate([space.parts, space.parts[rows]]),
             np.concatenate([space.part, space.part[rows]]),
-            {
-                name: (np.concatenate([low, low[rows]]), np.concatenate([high, high[rows]]))
-                for name, (low, high) in space.ranges.items()
-            },
         )
 
     def _bases(self, signature: Signature, space: LayerSpace) -> list[int]:
         """Strategies that hold the weights several times over: of those with the smallest shares, the first."""
         many = self.excess(signature, space) >= self._whole(signature)
-        split = np.asarray([bool(strategy.splits) for strategy in space.strategies])
-        share = np.ones(space.parts.shape[0])
-        for low, high in space.ranges.values():
-            share = share * np.maximum(high - low, 0).max(axis=1)
+        pattern = space.cuts.pattern
+        split = np.asarray([bool(factors) for factors in space.cuts.factors])[pattern]
+        share = np.ones(space.count)
+        for low, high in space.cuts.ranges.values():
+            share = share * np.maximum(high - low, 0).max(axis=1)[pattern]
         rows = np.flatnonzero(many & split & (space.parts == 1))
         return [int(row) for row in rows[np.argsort(share[rows], kind="stable")][:_MOST_RINGS]]
 

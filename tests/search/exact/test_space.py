@@ -1,0 +1,81 @@
+"""All strategies of a layer as arrays: the same as one strategy at a time."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mars_onnx.cost.shares import share_seconds
+from mars_onnx.errors import InputError
+from mars_onnx.geometry import Layout
+from mars_onnx.search.exact.shapes import Shapes
+from mars_onnx.search.exact.shares import compute_seconds
+from mars_onnx.search.exact.space import layer_space
+from mars_onnx.search.exact.strategies import strategies
+from mars_onnx.sharding.lowering import lower, lower_all
+from tests.search.exact.random_pools import random_pool
+from tests.search.exact.signatures import random_signature
+
+
+def _boxes(layout: Layout) -> list[object]:
+    return [None if box is None else tuple(box) for box in layout.boxes]
+
+
+def _rows(boxes: np.ndarray, shape: tuple[int, ...]) -> list[object]:
+    """What arrays say, in the form of a layout."""
+    found: list[object] = []
+    for box in boxes.tolist():
+        empty = any(low >= high for low, high in box)
+        found.append(None if empty else tuple((low, high) for low, high in box) if shape else ())
+    return found
+
+
+@settings(deadline=None, max_examples=60, derandomize=True, database=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_arrays_say_what_lowering_says(seed: int) -> None:
+    rng = random.Random(seed)
+    levels = rng.choice([(1,), (2,), (3,), (4,), (2, 2), (2, 4), (6,), (2, 3), (7,), (8,), (2, 2, 2)])
+    signature = random_signature(rng)
+    members = tuple(range(int(np.prod(levels))))
+    space = layer_space(signature, levels)
+    fine = [
+        strategy
+        for strategy, own in zip(
+            strategies(signature, levels), lower_all(signature, strategies(signature, levels), members), strict=True
+        )
+        if not isinstance(own, InputError)
+    ]
+    assert [space.strategy(row) for row in range(space.count)] == fine
+    for row in rng.sample(range(space.count), min(20, space.count)):
+        sharding = lower(signature, space.strategy(row), members)
+        for boxes, need, kind in zip(space.needs, sharding.needs, signature.inputs, strict=False):
+            if boxes is not None and need is not None and kind is not None:
+                assert _rows(boxes[row], kind.shape) == _boxes(need)
+        for boxes, kept, produced in zip(space.resolved, sharding.resolved, sharding.produced, strict=True):
+            if boxes is not None and kept is not None and produced is not None:
+                assert _rows(boxes[row], kept.shape) == _boxes(kept)
+                assert space.parts[row] == produced.num_parts
+                busy = [place for place, box in enumerate(produced.boxes) if box is not None]
+                assert [int(space.part[row, place]) for place in busy] == [produced.parts[place] for place in busy]
+
+
+@settings(deadline=None, max_examples=40, derandomize=True, database=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_shares_take_as_long_as_one_at_a_time(seed: int) -> None:
+    rng = random.Random(seed)
+    pool = random_pool(seed, 8)
+    sizes = sorted(rng.sample(range(1, 9), 3))
+    sets = [tuple(range(size)) for size in sizes]
+    family = tuple(sorted({Shapes(pool).levels(members) for members in sets}))
+    signature = random_signature(rng)
+    for members in sets:
+        levels, designs = Shapes(pool).levels(members), ("cpu_avx2",) * len(members)
+        space = layer_space(signature, levels)
+        seconds = compute_seconds(pool, signature, family, levels, members, designs)
+        for row in rng.sample(range(space.count), min(10, space.count)):
+            expected = max(share_seconds(pool, signature, space.strategy(row), members, designs))
+            assert seconds[space.cuts.pattern[row]] == pytest.approx(expected, rel=1e-12)
