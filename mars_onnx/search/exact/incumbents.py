@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mars_onnx.cost.shares import twin
 from mars_onnx.errors import InputError
 from mars_onnx.pool.topology import Pool
+from mars_onnx.rules.base import Signature
 from mars_onnx.search.comparators.h2h import h2h
 from mars_onnx.search.comparators.single import single
 from mars_onnx.search.comparators.uniform import uniform
+from mars_onnx.search.exact.segments import inputs_of
+from mars_onnx.search.exact.shares import least_compute
 from mars_onnx.search.greedy import greedy_mapping
 from mars_onnx.search.method import Choose, Objective, SearchOptions
 from mars_onnx.search.problem import Problem
@@ -21,9 +25,41 @@ def inside(problem: Problem, pool: Pool, objective: Objective) -> Iterator[Mappi
     yield from _mappings(problem, pool, objective, (single, uniform))
 
 
-def outside(problem: Problem, pool: Pool, objective: Objective) -> Iterator[Mapping]:
-    """Mappings outside of it, by H2H: it comes back to an accelerator, and lets branches run side by side."""
-    yield from _mappings(problem, pool, objective, (h2h,))
+def outside(problem: Problem, pool: Pool, objective: Objective, limit_s: float) -> Iterator[Mapping]:
+    """Mappings outside of it, by H2H: it comes back to an accelerator, and lets branches run side by side.
+
+    Nothing where no mapping of whole layers onto single accelerators can be below the limit.
+    """
+    if _whole_layers_at_least(problem, pool, objective) < limit_s:
+        yield from _mappings(problem, pool, objective, (h2h,))
+
+
+def _whole_layers_at_least(problem: Problem, pool: Pool, objective: Objective) -> float:
+    """Seconds that every mapping of whole layers onto single accelerators takes: its compute alone."""
+    least: dict[Signature, float] = {}
+    ready: list[float] = []
+    for layer in problem.layers:
+        if layer.signature not in least:
+            least[layer.signature] = _whole_at_least(pool, layer.signature)
+        before = max((ready[source.layer] for source in inputs_of(layer) if source.layer is not None), default=0.0)
+        ready.append(before + least[layer.signature])
+    if objective is Objective.LATENCY:
+        return max(ready, default=0.0)
+    own = [least[layer.signature] for layer in problem.layers]
+    return max([sum(own) / pool.size, *own])
+
+
+def _whole_at_least(pool: Pool, signature: Signature) -> float:
+    """Seconds of a layer on the accelerator and in the design that is best at it; infinite if none can run it."""
+    single = ((),)
+    found = [float("inf")]
+    for rank in {twin(pool, rank) for rank in range(pool.size)}:
+        for design in pool.accelerators[rank].designs:
+            try:
+                found.append(least_compute(pool, signature, single, single[0], (rank,), (design.name,)))
+            except InputError:
+                continue
+    return min(found)
 
 
 def _mappings(problem: Problem, pool: Pool, objective: Objective, methods: tuple[Choose, ...]) -> Iterator[Mapping]:

@@ -155,7 +155,7 @@ class _Run:
         before = self.best[0][0]
         unequal = len({twin(self.pool, rank) for rank in range(self.pool.size)}) > 1
         # On unequal accelerators simple mappings may have unequal shares, which the space has not.
-        others = outside(self.problem, self.pool, self.options.objective)
+        others = outside(self.problem, self.pool, self.options.objective, before)
         for mapping in (*others, *(self.simple if unequal else ())):
             if fits(self.problem, self.pool, mapping):
                 self.note(mapping)
