@@ -49,10 +49,9 @@ def move_bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> Flo
     waits = np.where(lack > 0, waits, 0.0)
     seconds: FloatArray = (waits + lack * rate).max(axis=-1)
     if len(np.unique(port.group)) > 1:
-        missing = (whole[None] - _available(held, needed, port.group)) * width
         # Who takes in what its cluster lacks waits for a message from afar instead of one from nearby.
         others = np.maximum(waits - latency, 2 * ends)
-        seconds = np.maximum(seconds, _crossing(missing, lack, others, port))
+        seconds = np.maximum(seconds, _crossing(held, needed, lack, others, port, width))
     return seconds
 
 
@@ -118,45 +117,72 @@ def _offered(held: IntArray, needed: IntArray) -> BoolArray:
     return offered
 
 
-def _available(held: IntArray, needed: IntArray, group: IntArray) -> FloatArray:
-    """Elements at most of what a member needs that its cluster holds, ``[A, B, members]``: in the box around that."""
-    around = held.copy()
-    something = np.all(held[..., 0] < held[..., 1], axis=-1, keepdims=True)
-    for number in np.unique(group):
-        inside = group == number
-        low = np.where(something, held[..., 0], np.iinfo(np.int64).max)[:, inside].min(axis=1)
-        high = np.where(something, held[..., 1], 0)[:, inside].max(axis=1)
-        around[:, inside] = np.stack([np.minimum(low, high), high], axis=-1)[:, None]
-    available = np.ones(())
-    for dim in range(held.shape[2]):
-        ranges = _Ranges(around[:, :, dim], needed[:, :, dim])
-        available = available * ranges.spread(ranges.common)
-    return available
-
-
-def _crossing(missing: FloatArray, lack: FloatArray, others: FloatArray, port: Ports) -> FloatArray:
+def _crossing(
+    held: IntArray, needed: IntArray, lack: FloatArray, others: FloatArray, port: Ports, width: float
+) -> FloatArray:
     """Seconds at least until clusters have what they lack.
 
     Args:
-        missing: Bytes that a member needs and its cluster lacks, ``[A, B, members]``.
-        lack: Bytes that it lacks itself.
+        held: Boxes ``[A, members, rank, 2]``.
+        needed: Boxes ``[B, members, rank, 2]``.
+        lack: Bytes that a member lacks, ``[A, B, members]``.
         others: Seconds that it waits for messages besides the one from afar.
         port: How fast data comes to the members.
+        width: Bytes of an element.
     """
     seconds = np.zeros(lack.shape[:2])
     fastest = np.minimum(port.near_s_per_byte, port.far_s_per_byte)
     for number in np.unique(port.group):
         inside = port.group == number
-        most = missing[..., inside].max(axis=-1)
+        around, _ = _hull(held[:, inside])
+        together, complete = _hull(needed[:, inside])
+        # What one member needs, or all of them, as far as it lies outside of the box around all that the cluster has.
+        wanted = np.concatenate([np.where(complete[:, None, None], together, 0)[:, None], needed[:, inside]], axis=1)
+        available = np.ones(())
+        for dim in range(held.shape[2]):
+            ranges = _Ranges(around[:, None, dim], wanted[:, :, dim])
+            available = available * ranges.spread(ranges.common)
+        missing = ((_volumes(wanted)[None] - available) * width).max(axis=-1)
         if port.one_port:
             # Of the members, the one that takes most across pays for that, and for what it lacks itself.
-            share = most / inside.sum() * np.maximum(port.far_s_per_byte[inside].min() - fastest[inside].max(), 0.0)
+            share = missing / inside.sum() * np.maximum(port.far_s_per_byte[inside].min() - fastest[inside].max(), 0.0)
             own = (lack[..., inside] * fastest[inside].min() + others[..., inside]).min(axis=-1)
         else:
-            share, own = most / port.far_bytes_per_s[inside].sum(), 2 * port.endpoint_latency_s
+            share, own = missing / port.far_bytes_per_s[inside].sum(), 2 * port.endpoint_latency_s
         across = port.far_latency_s[inside].min() + share + own
-        seconds = np.maximum(seconds, np.where(most > _ROUNDING, across, 0.0))
+        seconds = np.maximum(seconds, np.where(missing > _ROUNDING, across, 0.0))
     return seconds
+
+
+def _hull(boxes: IntArray) -> tuple[IntArray, BoolArray]:
+    """The box around some boxes, and whether they fill it for sure.
+
+    Args:
+        boxes: ``[layouts, boxes, rank, 2]``.
+
+    Returns:
+        Boxes ``[layouts, rank, 2]``, and per layout whether its boxes are all combinations of ranges without gaps.
+    """
+    something = np.all(boxes[..., 0] < boxes[..., 1], axis=-1, keepdims=True)
+    low = np.where(something, boxes[..., 0], np.iinfo(np.int64).max).min(axis=1)
+    high = np.where(something, boxes[..., 1], 0).max(axis=1)
+    hull = np.stack([np.minimum(low, high), high], axis=-1)
+    complete = something.all(axis=(1, 2))
+    combinations = np.ones(len(boxes), np.int64)
+    for dim in range(boxes.shape[2]):
+        order = np.argsort(boxes[:, :, dim, 0], axis=1, kind="stable")
+        start, stop = (np.take_along_axis(boxes[:, :, dim, end], order, axis=1) for end in (0, 1))
+        complete &= (start[:, 1:] <= np.maximum.accumulate(stop, axis=1)[:, :-1]).all(axis=1)
+        combinations *= 1 + _changes(boxes[:, :, dim])
+    return hull, complete & (1 + _changes(boxes.reshape(*boxes.shape[:2], -1)) == combinations)
+
+
+def _changes(rows: IntArray) -> IntArray:
+    """How many of several rows ``[layouts, rows, columns]`` are unlike all before them, but for the first."""
+    alike = (rows[:, :, None] == rows[:, None]).all(axis=-1)
+    first = ~np.tril(alike, -1).any(axis=-1)
+    count: IntArray = first.sum(axis=1) - 1
+    return count
 
 
 def resolution_bounds(kept: FloatArray, space: LayerSpace, port: Ports) -> FloatArray:
