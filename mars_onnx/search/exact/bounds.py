@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -29,18 +31,22 @@ def move_bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> Flo
         port: How fast data comes to the members.
         bits: Width of an element.
     """
-    width, ends = bits / 8, port.endpoint_latency_s
+    width, ends, members = bits / 8, port.endpoint_latency_s, held.shape[1]
     latency = float(np.minimum(port.near_latency_s, port.far_latency_s).min())
+    clusters = _clusters(held, needed, port.group)
+    around, wanted = np.concatenate([held, clusters.around], axis=1), np.concatenate([needed, clusters.wanted], axis=1)
     kept, waits = np.ones(()), np.zeros(())
     for dim in range(held.shape[2]):
-        ranges = _Ranges(held[:, :, dim], needed[:, :, dim])
+        ranges = _Ranges(around[:, :, dim], wanted[:, :, dim], members)
         kept = kept * ranges.spread(ranges.common)
-        waits = waits + ranges.spread(_waiting(ranges.partners, port, latency))
-    largest, whole = _volumes(held).max(axis=-1), _volumes(needed)
-    lack = (whole[None] - kept) * width
+        waits = waits + ranges.spread(_waiting(ranges.partners, port, latency), members)
+    volumes = _volumes(wanted)
+    missing = (volumes[None] - kept) * width
+    lack, kept = missing[..., :members], np.broadcast_to(kept, missing.shape)[..., :members]
     if port.one_port:
         # Whoever has taken in bytes of n members, one message at a time, has them after log2(1 + n) rounds.
-        partners = np.ceil(lack / np.maximum(largest * width, 1e-30)[:, None, None])
+        largest = _volumes(held).max(axis=-1) * width
+        partners = np.ceil(lack / np.maximum(largest, 1e-30)[:, None, None])
         once = np.ceil(np.log2(1 + partners)) * (latency + ends) + ends
         rate = np.minimum(port.near_s_per_byte, port.far_s_per_byte)
     else:
@@ -48,10 +54,14 @@ def move_bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> Flo
     waits = np.where((kept == 0) | _offered(held, needed), once, np.maximum(waits, once))
     waits = np.where(lack > 0, waits, 0.0)
     seconds: FloatArray = (waits + lack * rate).max(axis=-1)
-    if len(np.unique(port.group)) > 1:
-        # Who takes in what its cluster lacks waits for a message from afar instead of one from nearby.
-        others = np.maximum(waits - latency, 2 * ends)
-        seconds = np.maximum(seconds, _crossing(held, needed, lack, others, port, width))
+    # Who takes in what its cluster lacks waits for a message from afar instead of one from nearby.
+    others = np.maximum(waits - latency, 2 * ends)
+    start = members
+    for inside in clusters.members:
+        most = missing[..., start : start + 1 + len(inside)].max(axis=-1)
+        start += 1 + len(inside)
+        across = _crossing(most, lack[..., inside], others[..., inside], port, inside)
+        seconds = np.maximum(seconds, np.where(most > _ROUNDING, across, 0.0))
     return seconds
 
 
@@ -64,6 +74,26 @@ def _waiting(partners: FloatArray, port: Ports, latency: float) -> FloatArray:
     return seconds
 
 
+def _crossing(missing: FloatArray, lack: FloatArray, others: FloatArray, port: Ports, inside: IntArray) -> FloatArray:
+    """Seconds at least until a cluster has what it lacks.
+
+    Args:
+        missing: Bytes that it lacks.
+        lack: Bytes that its members lack, last dimension.
+        others: Seconds that they wait for messages besides the one from afar.
+        port: How fast data comes to all members.
+        inside: Places of those of the cluster.
+    """
+    fastest = np.minimum(port.near_s_per_byte, port.far_s_per_byte)[inside]
+    far = float(port.far_latency_s[inside].min())
+    seconds: FloatArray = far + missing / port.far_bytes_per_s[inside].sum() + 2 * port.endpoint_latency_s
+    if port.one_port:
+        # Of the members, the one that takes most across pays for that, and for what it lacks itself.
+        share = missing / len(inside) * np.maximum(port.far_s_per_byte[inside].min() - fastest.max(), 0.0)
+        seconds = far + share + (lack * fastest.min() + others).min(axis=-1)
+    return seconds
+
+
 class _Ranges:
     """One dimension of all pairs of boxes, by distinct ranges.
 
@@ -72,9 +102,9 @@ class _Ranges:
         partners: From how many others at least comes what a range lacks of another, ``[held, needed]``.
     """
 
-    def __init__(self, held: IntArray, needed: IntArray) -> None:
-        """From ranges ``[A, members, 2]`` and ``[B, members, 2]``."""
-        longest = np.broadcast_to((held[..., 1] - held[..., 0]).max(axis=1)[:, None], held.shape[:2])
+    def __init__(self, held: IntArray, needed: IntArray, members: int) -> None:
+        """From ranges ``[A, boxes, 2]`` and ``[B, boxes, 2]``, of which the first are those of members."""
+        longest = (held[:, :members, 1] - held[:, :members, 0]).max(axis=1)[:, None]
         (low, high, most), self._rows = _distinct(held[..., 0], held[..., 1], longest)
         (start, stop), self._columns = _distinct(needed[..., 0], needed[..., 1])
         low, high, most = low[:, None], high[:, None], np.maximum(most, 1)[:, None]
@@ -83,20 +113,23 @@ class _Ranges:
         behind = np.maximum(stop - np.maximum(high, start), 0)
         self.partners: FloatArray = np.ceil(before / most) + np.ceil(behind / most)
 
-    def spread(self, table: FloatArray) -> FloatArray:
-        """Values by distinct ranges, as ``[A, B, members]``, or one value for all."""
+    def spread(self, table: FloatArray, members: int | None = None) -> FloatArray:
+        """Values by distinct ranges, as ``[A, B, boxes]``, or one value for all; if asked for, of the first boxes."""
         if table.size == 1:
             return table.reshape(())
-        return table[self._rows[:, None], self._columns[None]]
+        return table[self._rows[:, None, :members], self._columns[None, :, :members]]
 
 
 def _distinct(*columns: IntArray) -> tuple[list[IntArray], IntArray]:
-    """Distinct entries of several arrays of one shape, and where each is."""
-    number = np.zeros(columns[0].shape, np.int64)
-    for column in columns:
+    """Distinct entries of several arrays that broadcast together, and where each is."""
+    number: IntArray = columns[0]
+    for column in columns[1:]:
         number = number * (int(column.max(initial=0)) + 1) + column
-    _, first, at = np.unique(number, return_index=True, return_inverse=True)
-    return [column.ravel()[first] for column in columns], at.reshape(number.shape)
+    flat = number.ravel()
+    if (flat == flat[0]).all():
+        return [column.ravel()[:1] for column in columns], np.zeros(number.shape, np.int64)
+    _, first, at = np.unique(flat, return_index=True, return_inverse=True)
+    return [np.broadcast_to(column, number.shape).ravel()[first] for column in columns], at.reshape(number.shape)
 
 
 def _volumes(boxes: IntArray) -> FloatArray:
@@ -105,84 +138,79 @@ def _volumes(boxes: IntArray) -> FloatArray:
     return volumes
 
 
+def _numbered(boxes: IntArray) -> IntArray:
+    """A number per box ``[..., rank, 2]``, equal for those that are equal."""
+    number: IntArray = np.zeros(boxes.shape[:-2], np.int64)
+    room = 1
+    for column in np.moveaxis(boxes.reshape(*boxes.shape[:-2], -1), -1, 0):
+        size = int(column.max(initial=0)) + 1
+        if room * size > 1 << 62:
+            number = np.unique(number, return_inverse=True)[1].reshape(number.shape)
+            room = int(number.max(initial=0)) + 1
+        number, room = number * size + column, room * size
+    return number
+
+
 def _offered(held: IntArray, needed: IntArray) -> BoolArray:
     """Whether somebody holds exactly what a member needs, ``[A, B, members]``."""
-    rank = held.shape[2]
-    flat = np.concatenate([held.reshape(-1, 2 * rank), needed.reshape(-1, 2 * rank)])
-    _, number = _distinct(*flat.T)
-    rows, columns = number[: held[..., 0, 0].size].reshape(held.shape[:2]), number[held[..., 0, 0].size :]
+    flat = np.concatenate([held.reshape(-1, *held.shape[2:]), needed.reshape(-1, *needed.shape[2:])])
+    number = np.unique(_numbered(flat), return_inverse=True)[1]
+    count = held.shape[0] * held.shape[1]
     there = np.zeros((len(held), int(number.max()) + 1), np.bool_)
-    there[np.arange(len(held))[:, None], rows] = True
-    offered: BoolArray = there[:, columns.reshape(needed.shape[:2])]
+    there[np.arange(len(held))[:, None], number[:count].reshape(held.shape[:2])] = True
+    offered: BoolArray = there[:, number[count:].reshape(needed.shape[:2])]
     return offered
 
 
-def _crossing(
-    held: IntArray, needed: IntArray, lack: FloatArray, others: FloatArray, port: Ports, width: float
-) -> FloatArray:
-    """Seconds at least until clusters have what they lack.
+@dataclass(frozen=True, eq=False)
+class _Clusters:
+    """Members that are near each other; none if all are.
 
-    Args:
-        held: Boxes ``[A, members, rank, 2]``.
-        needed: Boxes ``[B, members, rank, 2]``.
-        lack: Bytes that a member lacks, ``[A, B, members]``.
-        others: Seconds that it waits for messages besides the one from afar.
-        port: How fast data comes to the members.
-        width: Bytes of an element.
+    Attributes:
+        members: Places of those of each.
+        around: Per cluster once more than it has members, the box around all that it holds, ``[A, boxes, rank, 2]``.
+        wanted: Per cluster the box that all its members need together, if that is a box, and then what each needs.
     """
-    seconds = np.zeros(lack.shape[:2])
-    fastest = np.minimum(port.near_s_per_byte, port.far_s_per_byte)
-    for number in np.unique(port.group):
-        inside = port.group == number
-        around, _ = _hull(held[:, inside])
-        together, complete = _hull(needed[:, inside])
-        # What one member needs, or all of them, as far as it lies outside of the box around all that the cluster has.
-        wanted = np.concatenate([np.where(complete[:, None, None], together, 0)[:, None], needed[:, inside]], axis=1)
-        available = np.ones(())
-        for dim in range(held.shape[2]):
-            ranges = _Ranges(around[:, None, dim], wanted[:, :, dim])
-            available = available * ranges.spread(ranges.common)
-        missing = ((_volumes(wanted)[None] - available) * width).max(axis=-1)
-        if port.one_port:
-            # Of the members, the one that takes most across pays for that, and for what it lacks itself.
-            share = missing / inside.sum() * np.maximum(port.far_s_per_byte[inside].min() - fastest[inside].max(), 0.0)
-            own = (lack[..., inside] * fastest[inside].min() + others[..., inside]).min(axis=-1)
-        else:
-            share, own = missing / port.far_bytes_per_s[inside].sum(), 2 * port.endpoint_latency_s
-        across = port.far_latency_s[inside].min() + share + own
-        seconds = np.maximum(seconds, np.where(missing > _ROUNDING, across, 0.0))
-    return seconds
+
+    members: tuple[IntArray, ...]
+    around: IntArray
+    wanted: IntArray
 
 
-def _hull(boxes: IntArray) -> tuple[IntArray, BoolArray]:
-    """The box around some boxes, and whether they fill it for sure.
+def _clusters(held: IntArray, needed: IntArray, group: IntArray) -> _Clusters:
+    places = tuple(np.flatnonzero(group == number) for number in np.unique(group))
+    if len(places) < 2:
+        return _Clusters((), held[:, :0], needed[:, :0])
+    around: list[IntArray] = []
+    wanted: list[IntArray] = []
+    for inside in places:
+        around.append(np.repeat(_hull(held[:, inside])[:, None], 1 + len(inside), axis=1))
+        own = needed[:, inside]
+        together = np.where(_complete(own)[:, None, None], _hull(own), 0)
+        wanted += [together[:, None], own]
+    return _Clusters(places, np.concatenate(around, axis=1), np.concatenate(wanted, axis=1))
 
-    Args:
-        boxes: ``[layouts, boxes, rank, 2]``.
 
-    Returns:
-        Boxes ``[layouts, rank, 2]``, and per layout whether its boxes are all combinations of ranges without gaps.
-    """
+def _hull(boxes: IntArray) -> IntArray:
+    """The box around some, ``[layouts, boxes, rank, 2]`` to ``[layouts, rank, 2]``."""
     something = np.all(boxes[..., 0] < boxes[..., 1], axis=-1, keepdims=True)
     low = np.where(something, boxes[..., 0], np.iinfo(np.int64).max).min(axis=1)
     high = np.where(something, boxes[..., 1], 0).max(axis=1)
-    hull = np.stack([np.minimum(low, high), high], axis=-1)
-    complete = something.all(axis=(1, 2))
-    combinations = np.ones(len(boxes), np.int64)
-    for dim in range(boxes.shape[2]):
-        order = np.argsort(boxes[:, :, dim, 0], axis=1, kind="stable")
-        start, stop = (np.take_along_axis(boxes[:, :, dim, end], order, axis=1) for end in (0, 1))
-        complete &= (start[:, 1:] <= np.maximum.accumulate(stop, axis=1)[:, :-1]).all(axis=1)
-        combinations *= 1 + _changes(boxes[:, :, dim])
-    return hull, complete & (1 + _changes(boxes.reshape(*boxes.shape[:2], -1)) == combinations)
+    return np.stack([np.minimum(low, high), high], axis=-1)
 
 
-def _changes(rows: IntArray) -> IntArray:
-    """How many of several rows ``[layouts, rows, columns]`` are unlike all before them, but for the first."""
-    alike = (rows[:, :, None] == rows[:, None]).all(axis=-1)
-    first = ~np.tril(alike, -1).any(axis=-1)
-    count: IntArray = first.sum(axis=1) - 1
-    return count
+def _complete(boxes: IntArray) -> BoolArray:
+    """Whether boxes ``[layouts, boxes, rank, 2]`` fill the box around them, as all combinations of some ranges."""
+    low, high = boxes[..., 0], boxes[..., 1]
+    base = int(high.max(initial=0)) + 1
+    ranges = np.sort(low * base + high, axis=1)
+    start, stop = np.divmod(ranges, base)
+    joined = (start[:, 1:] <= np.maximum.accumulate(stop, axis=1)[:, :-1]).all(axis=(1, 2))
+    combinations = (1 + (ranges[:, 1:] != ranges[:, :-1]).sum(axis=1)).prod(axis=-1)
+    number = np.sort(_numbered(boxes), axis=1)
+    different = 1 + (number[:, 1:] != number[:, :-1]).sum(axis=1)
+    complete: BoolArray = (low < high).all(axis=(1, 2)) & joined & (different == combinations)
+    return complete
 
 
 def resolution_bounds(kept: FloatArray, space: LayerSpace, port: Ports) -> FloatArray:
