@@ -110,6 +110,10 @@ class _Run:
             ending = Ending.INTERRUPTED
         finally:
             if collecting:
+                if not gc.get_freeze_count():
+                    # All that is new counts as old from here on, or the next collection would look at all of it.
+                    gc.freeze()
+                    gc.unfreeze()
                 gc.enable()
         if (ending is not Ending.PROVEN and not self.large and not self.wide) or not self.best:
             self.start()
