@@ -97,6 +97,9 @@ def judgement_facts(judged: Judgement) -> dict[str, object]:
             "seconds": found.seconds,
             "space": result.space,
             "ending": str(result.ending),
+            "work": result.work,
+            "work_limit": found.work_limit,
+            "time_limit_s": found.time_limit_s,
             "reranked": [
                 {"cost_s": own.cost_s, "latency_s": own.latency_s, "fits": own.fits, "kept": own.kept}
                 for own in judged.reranked

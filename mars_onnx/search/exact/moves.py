@@ -17,6 +17,7 @@ from mars_onnx.geometry import Layout, Reduction
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.space import LayerSpace
+from mars_onnx.search.exact.work import BOUND, BOUND_TABLE, PLAN, spend
 from mars_onnx.sharding.strategy import Resolution
 
 FloatArray = npt.NDArray[np.float64]
@@ -169,6 +170,7 @@ class Moves:
         """Seconds of a redistribution."""
         key = (source, target)
         if key not in self._exact:
+            spend(PLAN, len(self.ranks))
             self._exact[key] = move_seconds(self.pool, self.layout(source), self.layout(target), self.bits)
             self.log.append(key)
             self._clock.tick()
@@ -191,6 +193,7 @@ class Moves:
     def bounds(self, sources: IntArray, targets: IntArray) -> FloatArray:
         """Seconds at least, ``[sources, targets]``; exact where that is known, and where nothing moves."""
         held, needed = self.boxes(sources), self.boxes(targets)
+        spend(BOUND, BOUND_TABLE + len(sources) * len(targets) * len(self.ranks) ** 2)
         port = ports(self.pool, self.ranks)
         # All pairs of members of all pairs of layouts would fill the memory on large sets: some layouts at a time.
         several = max(1, _MOST_PAIRS // (len(targets) * len(self.ranks) ** 2))

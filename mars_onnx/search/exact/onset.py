@@ -16,6 +16,7 @@ from mars_onnx.search.exact.moves import BoolArray, Clock, FloatArray, Moves, po
 from mars_onnx.search.exact.space import LayerSpace, layer_space
 from mars_onnx.search.exact.strategies import strategies
 from mars_onnx.search.exact.tariff import Tariff
+from mars_onnx.search.exact.work import COMPUTE, COMPUTE_LAYER, PLAN, STRATEGY, STRATEGY_LAYER, spend
 from mars_onnx.sharding.lowering import lower
 from mars_onnx.sharding.strategy import Strategy
 
@@ -152,6 +153,7 @@ class SetLayouts:
 
     def _made(self, signature: Signature) -> LayerLayouts:
         space = layer_space(signature, strategies(signature, self.levels), len(self.members))
+        spend(STRATEGY, STRATEGY_LAYER + len(space.strategies) * len(self.members))
         if self.tariff is not None:
             space = self.tariff.rings(signature, space, self.members)
         needs = tuple(
@@ -214,6 +216,7 @@ class SetLayouts:
         table = self.layer(signature)
         if table.resolved[strategy]:
             return False
+        spend(PLAN, len(self.members))
         lowered = lower(signature, table.space.strategies[strategy], self.members)
         seconds = 0.0
         for kind, produced, resolved in zip(signature.outputs, lowered.produced, lowered.resolved, strict=True):
@@ -272,6 +275,7 @@ class OnSet:
         """The table of a layer."""
         if signature not in self._layers:
             layouts, own = self.layouts.layer(signature), self.layouts
+            spend(COMPUTE, COMPUTE_LAYER + len(layouts.space.strategies) * len(own.members))
             compute = layouts.space.seconds(own.pool, signature, own.members, self.designs)
             for row, strategy in enumerate(layouts.space.strategies):
                 if strategy.ring is not None:
