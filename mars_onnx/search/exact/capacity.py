@@ -23,7 +23,7 @@ from mars_onnx.search.exact.forward import Forward, Way
 from mars_onnx.search.exact.sets import Sets
 from mars_onnx.search.exact.shapes import Shapes
 from mars_onnx.search.exact.tariff import Tariff
-from mars_onnx.search.exact.work import JUDGED, spend
+from mars_onnx.search.exact.work import spend_on_judging
 from mars_onnx.search.ledger import Need
 from mars_onnx.search.memory import memory_needs
 from mars_onnx.search.method import Objective
@@ -136,7 +136,7 @@ class Fitting:
 
     def _note(self, way: Way) -> Tried:
         mapping = mapping_of(self.forward, way)
-        spend(JUDGED, len(self.problem.layers))
+        spend_on_judging(self.problem, mapping)
         missing, _, need = self._worst(mapping)
         cost_s = evaluate(self.problem, self.pool, mapping).latency_s
         tried = Tried(mapping, cost_s, self.tariff.excess_of(mapping), missing, need)
@@ -230,7 +230,7 @@ class Fitting:
                             for place, choice in enumerate(base.layers)
                         ),
                     )
-                    spend(JUDGED, len(self.problem.layers))
+                    spend_on_judging(self.problem, mixed)
                     cheaper = evaluate(self.problem, self.pool, mixed).cost_s(self.objective) < cost_s
                     if cheaper and self._missing(mixed) <= 0:
                         self._keep(mixed)

@@ -24,7 +24,7 @@ from mars_onnx.search.exact.segments import width_of
 from mars_onnx.search.exact.sets import Sets, State
 from mars_onnx.search.exact.shapes import Shapes
 from mars_onnx.search.exact.solid import Solid
-from mars_onnx.search.exact.work import JUDGED, SIMPLE, Meter, metered, spend
+from mars_onnx.search.exact.work import Meter, metered, spend_on_judging, spend_on_simple
 from mars_onnx.search.method import Ending, Objective, Progress, SearchOptions, SearchResult
 from mars_onnx.search.problem import Problem
 from mars_onnx.sharding.mapping import Mapping
@@ -154,14 +154,14 @@ class _Run:
     @cached_property
     def simple(self) -> tuple[Mapping, ...]:
         """What is quickly found."""
-        spend(SIMPLE, len(self.problem.layers) * self.pool.size)
+        spend_on_simple(self.problem, self.pool)
         return tuple(inside(self.problem, self.pool, self.options.objective))
 
     def beaten(self) -> bool:
         """Note mappings from outside the space if they are better; says whether one is."""
         before = self.best[0][0]
         unequal = len({twin(self.pool, rank) for rank in range(self.pool.size)}) > 1
-        spend(SIMPLE, len(self.problem.layers) * self.pool.size)
+        spend_on_simple(self.problem, self.pool)
         # On unequal accelerators simple mappings may have unequal shares, which the space has not.
         others = outside(self.problem, self.pool, self.options.objective)
         for mapping in (*others, *(self.simple if unequal else ())):
@@ -237,6 +237,7 @@ class _Run:
     def side_by_side(self, search: BranchSearch) -> None:
         """Branches on sets of their own; those sets first that could be best."""
         for least, states, home in search.assignments():
+            self.check()
             if least >= self.limit():
                 return
             while (joined := search.best(states, home, self.limit())) is not None:
@@ -341,6 +342,6 @@ class _Run:
         """Keep a mapping if it is good."""
         if any(mapping == other for _, other in self.best):
             return
-        spend(JUDGED, len(self.problem.layers))
+        spend_on_judging(self.problem, mapping)
         cost_s = evaluate(self.problem, self.pool, mapping).cost_s(self.options.objective)
         self.best = sorted([*self.best, (cost_s, mapping)], key=lambda entry: entry[0])[:_KEPT]

@@ -22,7 +22,7 @@ from mars_onnx.search.exact.runs import Runs, runs_at_least, runs_of
 from mars_onnx.search.exact.shapes import Place, Shapes
 from mars_onnx.search.exact.takers import needs_of
 from mars_onnx.search.exact.tariff import Tariff
-from mars_onnx.search.exact.work import LEAST, spend
+from mars_onnx.search.exact.work import LEAST, kinds_of, spend
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +147,7 @@ class Sets:
         key = (kinds, len(members))
         if key not in self._least:
             layers = self.chain.problem.layers
-            spend(LEAST, len(layers) * len(members))
+            spend(LEAST, kinds_of(self.chain.problem) * len(members))
             self._least[key] = np.asarray(
                 [
                     sum(least_seconds(self.pool, layers[n].signature, kinds, len(members)) for n in segment.layers)

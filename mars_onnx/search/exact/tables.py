@@ -137,7 +137,7 @@ class Elimination:
     def assignment(self, given: dict[int, int]) -> dict[int, int]:
         """Values of all variables at the least sum, for given values of those that are kept."""
         self.least()
-        spend(DECISION, len(self._steps))
+        spend(DECISION, 1 + len(self._steps))
         values = dict(given)
         for step in reversed(self._steps):
             total: FloatArray | float = 0.0

@@ -16,6 +16,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from mars_onnx.pool.topology import Pool
+from mars_onnx.search.problem import Problem
+from mars_onnx.sharding.mapping import Mapping
+
 #: Parts of a unit, in which counts are kept: whole numbers, whose sum depends on no order.
 _PARTS = 10**12
 
@@ -32,22 +36,24 @@ STRATEGY_LAYER = 200
 #: Their seconds of compute, likewise.
 COMPUTE = 600_000
 COMPUTE_LAYER = 600
-#: The least compute of a layer on a set, per member.
-LEAST = 30_000_000
+#: The least compute of a kind of layer on a set, per member.
+LEAST = 80_000_000
 #: A table of a segment.
 FACTOR = 130_000_000
 #: An entry of a table that is added up or minimised.
 ENTRY = 400
 #: A variable of a segment whose best value is looked up.
 DECISION = 38_000_000
-#: A layer of a mapping that the judge prices.
-JUDGED = 280_000_000
+#: A mapping that the judge prices: per layer, and per kind of layer and member.
+JUDGED = 20_000_000
+JUDGED_KIND = 65_000_000
 #: A way through the sets that is looked for; a segment that a set does on it; a set that could follow.
 WAY = 500_000_000
 SEGMENT = 20_000_000
-FOLLOWER = 20_000_000
-#: A layer of mappings that are quickly found, per accelerator of the pool.
-SIMPLE = 900_000_000
+FOLLOWER = 21_000_000
+#: Mappings that are quickly found: per layer and accelerator of the pool, and per kind of layer and accelerator.
+SIMPLE = 200_000_000
+SIMPLE_KIND = 1_600_000_000
 
 
 @dataclass(eq=False)
@@ -84,3 +90,20 @@ def spend(weight: int, count: int = 1) -> None:
     meter = _METER.get()
     if meter is not None:
         meter.parts += weight * count
+
+
+def kinds_of(problem: Problem) -> int:
+    """How many of the layers are unlike all before them: what is known of one serves all that are like it."""
+    return len({layer.signature for layer in problem.layers})
+
+
+def spend_on_judging(problem: Problem, mapping: Mapping) -> None:
+    """Count that the judge prices a mapping."""
+    spend(JUDGED, len(problem.layers))
+    spend(JUDGED_KIND, kinds_of(problem) * sum(len(own.members) for own in mapping.sets))
+
+
+def spend_on_simple(problem: Problem, pool: Pool) -> None:
+    """Count that mappings are looked for that are quickly found."""
+    spend(SIMPLE, len(problem.layers) * pool.size)
+    spend(SIMPLE_KIND, kinds_of(problem) * pool.size)
