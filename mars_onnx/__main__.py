@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="UNITS",
         type=_limit,
         default=DEFAULT_WORK_LIMIT,
-        help=f"how much work the search {DEFAULT} does before it takes the best mapping so far: a unit is about a second, "
+        help=f"how much the search {DEFAULT} does before it takes the best mapping so far: a unit is about a second, "
         f"but the same on every machine; 'none' for no limit (default: {DEFAULT_WORK_LIMIT:g})",
     )
     search.add_argument(
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         type=_limit,
         default=None,
-        help="take the best mapping so far after so many seconds, as Ctrl-C does: another machine may find another one; "
+        help="take the best mapping so far after so many seconds, as Ctrl-C does: another machine may find another; "
         "'none' for no limit (default: none)",
     )
     search.add_argument(

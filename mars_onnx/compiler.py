@@ -279,7 +279,7 @@ def run(
     name = Path(source).stem if isinstance(source, Path) else work.graph.name or "model"
     digest = file_sha256(source) if isinstance(source, Path) else ""
     looks = tuple(
-        Simulated(look.cost_s, look.latency_s, look.fits, place == second.kept)
+        Simulated(look.cost_s, look.latency_s, look.fits, place == second.kept, look.period_s)
         for place, look in enumerate(second.looks)
     )
     found = attachments.get_found(work) or _taken_up(work, pool)

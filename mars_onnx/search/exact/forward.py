@@ -18,7 +18,7 @@ from mars_onnx.search.exact.aims import Aim
 from mars_onnx.search.exact.alternatives import alternatives, least_places
 from mars_onnx.search.exact.moves import FloatArray
 from mars_onnx.search.exact.sets import Sets, State
-from mars_onnx.search.exact.work import ENTRY, FOLLOWER, SEGMENT, WAY, spend
+from mars_onnx.search.exact.work import ARRIVAL, ENTRY, FOLLOWER, SEGMENT, WAY, spend
 
 #: To find a way through so many segments takes about as long as to price a redistribution.
 _SEGMENTS_PER_PRICE = 16
@@ -203,6 +203,7 @@ class Forward:
     ) -> None:
         """From one set to another at some gates of a class."""
         cross = self.sets.cross(state, other, int(gates[0]))
+        spend(ARRIVAL)
         spend(ENTRY, len(gates) * cross.size)
         several = max(1, _MOST_AT_ONCE // max(1, cross.size))
         blocks = [

@@ -17,7 +17,7 @@ from mars_onnx.geometry import Layout, Reduction
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.space import LayerSpace
-from mars_onnx.search.exact.work import BOUND, BOUND_TABLE, PLAN, spend
+from mars_onnx.search.exact.work import BOUND, BOUND_TABLE, spend, spend_on_plan
 from mars_onnx.sharding.strategy import Resolution
 
 FloatArray = npt.NDArray[np.float64]
@@ -170,7 +170,7 @@ class Moves:
         """Seconds of a redistribution."""
         key = (source, target)
         if key not in self._exact:
-            spend(PLAN, len(self.ranks))
+            spend_on_plan(len(self.ranks))
             self._exact[key] = move_seconds(self.pool, self.layout(source), self.layout(target), self.bits)
             self.log.append(key)
             self._clock.tick()

@@ -16,7 +16,7 @@ from mars_onnx.search.exact.moves import BoolArray, Clock, FloatArray, Moves, po
 from mars_onnx.search.exact.space import LayerSpace, layer_space
 from mars_onnx.search.exact.strategies import strategies
 from mars_onnx.search.exact.tariff import Tariff
-from mars_onnx.search.exact.work import COMPUTE, COMPUTE_LAYER, PLAN, STRATEGY, STRATEGY_LAYER, spend
+from mars_onnx.search.exact.work import COMPUTE, COMPUTE_LAYER, STRATEGY, STRATEGY_LAYER, spend, spend_on_plan
 from mars_onnx.sharding.lowering import lower
 from mars_onnx.sharding.strategy import Strategy
 
@@ -216,7 +216,7 @@ class SetLayouts:
         table = self.layer(signature)
         if table.resolved[strategy]:
             return False
-        spend(PLAN, len(self.members))
+        spend_on_plan(len(self.members))
         lowered = lower(signature, table.space.strategies[strategy], self.members)
         seconds = 0.0
         for kind, produced, resolved in zip(signature.outputs, lowered.produced, lowered.resolved, strict=True):

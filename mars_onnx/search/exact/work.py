@@ -25,8 +25,9 @@ _PARTS = 10**12
 
 # What one of each takes, in parts of a unit: about a picosecond.
 
-#: A redistribution that is planned and priced, per member.
-PLAN = 100_000_000
+#: A redistribution that is planned and priced, per member and per pair of members.
+PLAN = 75_000_000
+PLAN_PAIR = 3_000_000
 #: What one member lacks of what another one holds: per pair of layouts and pair of members; and as many for a table.
 BOUND = 14_000
 BOUND_TABLE = 22_000
@@ -41,19 +42,23 @@ LEAST = 80_000_000
 #: A table of a segment.
 FACTOR = 130_000_000
 #: An entry of a table that is added up or minimised.
-ENTRY = 400
+ENTRY = 600
 #: A variable of a segment whose best value is looked up.
 DECISION = 38_000_000
 #: A mapping that the judge prices: per layer, and per kind of layer and member.
 JUDGED = 20_000_000
-JUDGED_KIND = 65_000_000
-#: A way through the sets that is looked for; a segment that a set does on it; a set that could follow.
-WAY = 500_000_000
-SEGMENT = 20_000_000
-FOLLOWER = 21_000_000
+JUDGED_KIND = 100_000_000
+#: A way through the sets that is looked for; on it a segment that a set does, a set that could follow another one, and
+#: one that does.
+WAY = 700_000_000
+SEGMENT = 8_000_000
+FOLLOWER = 12_000_000
+ARRIVAL = 45_000_000
+#: A set of all those that can follow each other.
+STATE = 100_000_000
 #: Mappings that are quickly found: per layer and accelerator of the pool, and per kind of layer and accelerator.
 SIMPLE = 200_000_000
-SIMPLE_KIND = 1_600_000_000
+SIMPLE_KIND = 2_200_000_000
 
 
 @dataclass(eq=False)
@@ -90,6 +95,12 @@ def spend(weight: int, count: int = 1) -> None:
     meter = _METER.get()
     if meter is not None:
         meter.parts += weight * count
+
+
+def spend_on_plan(members: int) -> None:
+    """Count that a redistribution among so many members is planned and priced."""
+    spend(PLAN, members)
+    spend(PLAN_PAIR, members**2)
 
 
 def kinds_of(problem: Problem) -> int:

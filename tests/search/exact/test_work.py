@@ -151,7 +151,7 @@ def test_every_kind_of_work_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("units", [0.0, -1.0, float("nan"), float("inf")])
 def test_limits_without_sense(units: float) -> None:
-    with pytest.raises(UsageError, match="--work-limit .*: must be a number of units above 0"):
+    with pytest.raises(UsageError, match=r"--work-limit .*: must be a number of units above 0"):
         check_options(SearchOptions(work_limit=units))
 
 
