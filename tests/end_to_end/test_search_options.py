@@ -31,7 +31,7 @@ from mars_onnx.simulation.simulate import read_folder
 from tests.passes.onnx_text import model
 from tests.pool_factory import pool_document, pool_of
 from tests.search.methods_for_tests import answering, few, patient, register, whole_on
-from tests.simulation.partitions import pool_with
+from tests.simulation.partitions import pool_with, simulated_latency
 
 TEXT = """(float[64,64] x) => (float[64,64] y) {
     [one] a = MatMul (x, w)

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 import mars_onnx
-from mars_onnx.compiler import Compilation
 from mars_onnx.pool.topology import Pool
 from mars_onnx.report.terminal import show
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.method import Ending, SearchOptions, SearchResult
 from mars_onnx.search.problem import Problem
-from mars_onnx.simulation import simulate, stream_period_s
-from mars_onnx.stages import attachments
+from mars_onnx.simulation import stream_period_s
 from tests.end_to_end.test_search_options import TEXT, WEIGHTS
 from tests.passes.onnx_text import model
 from tests.search.methods_for_tests import few, register
-from tests.simulation.partitions import pool_with
+from tests.simulation.partitions import pool_with, simulated_latency
 
 
 def test_the_fastest_in_simulation_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,14 +89,3 @@ def test_the_fastest_stream_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert not mars_onnx.compile(
         model(TEXT, WEIGHTS), pool_with((2, 2)), search="worst", objective="throughput"
     ).reranked
-
-
-def simulated_latency(done: Compilation, mapping: Any, pool: Pool) -> float:
-    """Of a mapping as somebody gives it in a file, step by step."""
-    from mars_onnx.pipeline import parse_pipeline, run_pipeline
-
-    work = done.canonical.clone()
-    attachments.set_pool(work, pool)
-    attachments.set_mapping(work, mapping)
-    run_pipeline(work, parse_pipeline("insert-sharding,emit-partitions").passes)
-    return simulate((own.model for own in attachments.get_partitions(work).partitions), pool, done.canonical).latency_s
