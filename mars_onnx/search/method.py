@@ -61,7 +61,7 @@ class SearchOptions:
         seed: Of methods that draw random numbers.
         work_limit: How much to do at most, in units that are about a second each but the same on every machine, of
             methods that count what they do; ``None`` for no limit.
-        report: Called now and then. A KeyboardInterrupt is taken as the time limit.
+        report: Called now and then. A KeyboardInterrupt is taken as a limit.
     """
 
     objective: Objective = Objective.LATENCY
