@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mars_onnx.errors import MarsError, UsageError
-from mars_onnx.search.names import ALL, DEFAULT, DEFAULT_TIME_LIMIT_S, TITLES
+from mars_onnx.search.names import ALL, DEFAULT, DEFAULT_WORK_LIMIT, TITLES
 from mars_onnx.version import __version__
 
 _INTERRUPTED = 130
@@ -41,12 +41,20 @@ def parser() -> argparse.ArgumentParser:
         help="make small the latency of one inference, or the time between two of a stream (default: latency)",
     )
     search.add_argument(
+        "--work-limit",
+        metavar="UNITS",
+        type=_limit,
+        default=DEFAULT_WORK_LIMIT,
+        help=f"how much the search {DEFAULT} does before it takes the best mapping so far: a unit is about a second, "
+        f"but the same on every machine; 'none' for no limit (default: {DEFAULT_WORK_LIMIT:g})",
+    )
+    search.add_argument(
         "--time-limit",
         metavar="SECONDS",
-        type=_time_limit,
-        default=DEFAULT_TIME_LIMIT_S,
-        help="then take the best mapping so far, as Ctrl-C does; 'none' for no limit "
-        f"(default: {DEFAULT_TIME_LIMIT_S:g})",
+        type=_limit,
+        default=None,
+        help="take the best mapping so far after so many seconds, as Ctrl-C does: another machine may find another; "
+        "'none' for no limit (default: none)",
     )
     search.add_argument(
         "--compare",
@@ -81,8 +89,8 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def _time_limit(text: str) -> float | None:
-    """Seconds, or ``none``."""
+def _limit(text: str) -> float | None:
+    """A number, or ``none``."""
     return None if text == "none" else float(text)
 
 

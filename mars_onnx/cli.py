@@ -52,7 +52,7 @@ def partition(options: argparse.Namespace) -> int:
 
 
 def _search_options(options: argparse.Namespace) -> SearchOptions:
-    search = SearchOptions(objective_of(options.objective), options.time_limit, options.seed)
+    search = SearchOptions(objective_of(options.objective), options.time_limit, options.seed, options.work_limit)
     check_options(search)
     return search
 

@@ -36,7 +36,7 @@ from mars_onnx.search.compare import Comparison, comparators, compare
 from mars_onnx.search.evaluate import Evaluation, evaluate
 from mars_onnx.search.find import Found, Watch, given_mapping, unwatched
 from mars_onnx.search.method import Objective, SearchOptions
-from mars_onnx.search.names import DEFAULT, DEFAULT_TIME_LIMIT_S
+from mars_onnx.search.names import DEFAULT, DEFAULT_WORK_LIMIT
 from mars_onnx.search.problem import Problem, problem_of
 from mars_onnx.sharding.mapping import Mapping
 from mars_onnx.simulation import Simulation, chrome_trace, simulate
@@ -194,7 +194,8 @@ def compile(
     mapping: str | Path | None = None,
     search: str = DEFAULT,
     objective: Objective | str = Objective.LATENCY,
-    time_limit_s: float | None = DEFAULT_TIME_LIMIT_S,
+    work_limit: float | None = DEFAULT_WORK_LIMIT,
+    time_limit_s: float | None = None,
     seed: int = 0,
     compare: Sequence[str] = (),
     dims: Sequence[str] = (),
@@ -210,6 +211,8 @@ def compile(
         mapping: A file with a mapping; without one, ``search`` finds it.
         search: Method that chooses the mapping.
         objective: What is to be small: ``latency``, or the time between two inferences of a stream, ``throughput``.
+        work_limit: Units of work after which exact search takes the best mapping so far: about a second each, but the
+            same on every machine; ``None`` for no limit.
         time_limit_s: Seconds after which the best mapping so far is taken; ``None`` for no limit.
         seed: Of search methods that draw random numbers.
         compare: Names of search methods to compare with, or ``all``; see :meth:`Compilation.compare`.
@@ -222,7 +225,7 @@ def compile(
         MarsError: See ``mars_onnx.errors``.
     """
     pool = hw if isinstance(hw, Pool) else load_pool(hw)
-    options = SearchOptions(objective_of(objective), time_limit_s, seed)
+    options = SearchOptions(objective_of(objective), time_limit_s, seed, work_limit)
     given = search_fields(search, mapping, options) | {"dim": tuple(dims), "input_shape": tuple(input_shapes)}
     passes = parse_pipeline(pipeline, given)
     wanted = comparators(compare, search)
@@ -242,6 +245,7 @@ def search_fields(
         "search": search,
         "mapping": "" if mapping is None else str(mapping),
         "objective": options.objective,
+        "work_limit": options.work_limit,
         "time_limit": options.time_limit_s,
         "seed": options.seed,
         "watch": watch,
@@ -275,7 +279,7 @@ def run(
     name = Path(source).stem if isinstance(source, Path) else work.graph.name or "model"
     digest = file_sha256(source) if isinstance(source, Path) else ""
     looks = tuple(
-        Simulated(look.cost_s, look.latency_s, look.fits, place == second.kept)
+        Simulated(look.cost_s, look.latency_s, look.fits, place == second.kept, look.period_s)
         for place, look in enumerate(second.looks)
     )
     found = attachments.get_found(work) or _taken_up(work, pool)

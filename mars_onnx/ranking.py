@@ -2,7 +2,8 @@
 
 A search counts one thing after the other. Where a pool says that things happen at the same time, the mapping that is
 best so need not be the fastest: so the best few are taken through the rest of the pipeline and simulated, and the
-fastest stays. This happens between two passes, as a callback, and leaves the model as if the search had found that one.
+fastest stays; for throughput, the one with the least time between two inferences of a stream. This happens between two
+passes, as a callback, and leaves the model as if the search had found that one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.method import Objective
 from mars_onnx.search.problem import problem_of
 from mars_onnx.sharding.mapping import Mapping
-from mars_onnx.simulation import simulate
+from mars_onnx.simulation import simulate, stream_period_s
 from mars_onnx.stages import attachments
 from mars_onnx.stages.sharded import without_redistribution
 
@@ -35,6 +36,7 @@ class Look:
         mapping: The mapping.
         cost_s: What it costs, as the search counts.
         latency_s: Of the simulated run.
+        period_s: Between two inferences of a simulated stream; ``None`` if no stream was to be simulated.
         fits: Whether no accelerator runs out of memory.
     """
 
@@ -42,6 +44,7 @@ class Look:
     cost_s: float
     latency_s: float
     fits: bool
+    period_s: float | None = None
 
 
 @dataclass
@@ -60,13 +63,13 @@ class SecondLook:
 
     def __call__(self, run: PassRun) -> bool:
         found = attachments.get_found(run.model) if getattr(run.pass_, "stage", None) == "mapped" else None
-        if found is None or found.objective is not Objective.LATENCY:
+        if found is None:
             return False
         mappings = tuple(dict.fromkeys((found.result.mapping, *found.result.others)))[:MOST]
         if len(mappings) < 2 or not overlaps(attachments.get_pool(run.model)):
             return False
         rest = self.passes[len(run.previous) + 1 :]
-        self.looks = tuple(simulated_look(run.model, mapping, rest) for mapping in mappings)
+        self.looks = tuple(simulated_look(run.model, mapping, rest, found.objective) for mapping in mappings)
         self.kept = min(range(len(mappings)), key=lambda place: _order(self.looks[place]))
         attachments.set_mapping(run.model, mappings[self.kept])
         return False
@@ -80,24 +83,32 @@ def overlaps(pool: Pool) -> bool:
     )
 
 
-def simulated_look(mapped: ir.Model, mapping: Mapping, rest: Sequence[ir.passes.PassBase]) -> Look:
+def simulated_look(
+    mapped: ir.Model,
+    mapping: Mapping,
+    rest: Sequence[ir.passes.PassBase],
+    objective: Objective = Objective.LATENCY,
+) -> Look:
     """Emit a mapping and simulate it.
 
     Args:
         mapped: A model to which a mapping is attached, not necessarily this one; it is not changed.
         mapping: The mapping.
         rest: The passes from there to partitions.
+        objective: What is to be small; a stream is simulated where that is the time between two inferences.
     """
     pool = attachments.get_pool(mapped)
     copy = mapped.clone()
     attachments.set_pool(copy, pool)
     attachments.set_mapping(copy, mapping)
     emitted = run_pipeline(copy, rest).model
-    partitions = attachments.get_partitions(emitted).partitions
-    run = simulate((own.model for own in partitions), pool, without_redistribution(emitted))
-    cost_s = evaluate(problem_of(mapped), pool, mapping).latency_s
-    return Look(mapping, cost_s, run.latency_s, not overflows(run, pool))
+    models = [own.model for own in attachments.get_partitions(emitted).partitions]
+    canonical = without_redistribution(emitted)
+    run = simulate(models, pool, canonical)
+    period_s = None if objective is Objective.LATENCY else stream_period_s(models, pool, canonical)
+    cost_s = evaluate(problem_of(mapped), pool, mapping).cost_s(objective)
+    return Look(mapping, cost_s, run.latency_s, not overflows(run, pool), period_s)
 
 
-def _order(look: Look) -> tuple[bool, float, float]:
-    return not look.fits, look.latency_s, look.cost_s
+def _order(look: Look) -> tuple[bool, float, float, float]:
+    return not look.fits, look.latency_s if look.period_s is None else look.period_s, look.cost_s, look.latency_s

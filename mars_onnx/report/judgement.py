@@ -23,12 +23,14 @@ class Simulated:
         latency_s: Of the simulated run.
         fits: Whether no accelerator runs out of memory.
         kept: Whether this is the mapping that was taken.
+        period_s: Between two inferences of a simulated stream; ``None`` if none was simulated.
     """
 
     cost_s: float
     latency_s: float
     fits: bool
     kept: bool
+    period_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,17 @@ def judgement_facts(judged: Judgement) -> dict[str, object]:
             "seconds": found.seconds,
             "space": result.space,
             "ending": str(result.ending),
+            "work": result.work,
+            "work_limit": found.work_limit,
+            "time_limit_s": found.time_limit_s,
             "reranked": [
-                {"cost_s": own.cost_s, "latency_s": own.latency_s, "fits": own.fits, "kept": own.kept}
+                {
+                    "cost_s": own.cost_s,
+                    "latency_s": own.latency_s,
+                    "period_s": own.period_s,
+                    "fits": own.fits,
+                    "kept": own.kept,
+                }
                 for own in judged.reranked
             ],
         },

@@ -90,10 +90,12 @@ def _sets(report: dict[str, Any]) -> Table:
 
 
 def _reranked(rows: list[dict[str, Any]]) -> Table:
-    table = _table(("best mappings, simulated",), ("cost", "latency"))
+    stream = any(row["period_s"] is not None for row in rows)
+    table = _table(("best mappings, simulated",), ("cost", *(["between two"] if stream else []), "latency"))
     for place, row in enumerate(rows):
         state = "kept" if row["kept"] else "" if row["fits"] else "does not fit"
-        table.add_row(f"{place + 1} {state}".strip(), f"{row['cost_s'] * 1e3:.3f}", f"{row['latency_s'] * 1e3:.3f}")
+        figures = (row[key] for key in ("cost_s", "period_s", "latency_s") if row[key] is not None)
+        table.add_row(f"{place + 1} {state}".strip(), *(f"{seconds * 1e3:.3f}" for seconds in figures))
     return table
 
 

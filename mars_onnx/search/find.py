@@ -38,12 +38,16 @@ class Found:
         objective: What was to be small.
         result: The answer.
         seconds: How long it took.
+        work_limit: Units of work that it had; ``None`` for no limit.
+        time_limit_s: Seconds that it had; ``None`` for no limit.
     """
 
     method: str
     objective: Objective
     result: SearchResult
     seconds: float
+    work_limit: float | None = None
+    time_limit_s: float | None = None
 
     @property
     def proven(self) -> bool:
@@ -86,7 +90,7 @@ def find_mapping(problem: Problem, pool: Pool, name: str, options: SearchOptions
         result = method.choose(problem, pool, replace(options, report=named))
     seconds = time.perf_counter() - start
     _check_claims(problem, pool, name, options.objective, result)
-    return Found(name, options.objective, result, seconds)
+    return Found(name, options.objective, result, seconds, options.work_limit, options.time_limit_s)
 
 
 def given_mapping(problem: Problem, pool: Pool, mapping: Mapping, objective: Objective) -> Found:
@@ -104,6 +108,9 @@ def check_options(options: SearchOptions) -> None:
     limit = options.time_limit_s
     if limit is not None and not (math.isfinite(limit) and limit > 0):
         raise UsageError(f"--time-limit {limit:g}: must be a number of seconds above 0")
+    work = options.work_limit
+    if work is not None and not (math.isfinite(work) and work > 0):
+        raise UsageError(f"--work-limit {work:g}: must be a number of units above 0")
     if options.seed < 0:
         raise UsageError(f"--seed {options.seed}: must not be negative")
 

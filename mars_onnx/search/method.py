@@ -22,6 +22,7 @@ class Ending(StrEnum):
     """Why a search stopped."""
 
     PROVEN = "proven"  # the answer is optimal in the stated space
+    WORK_LIMIT = "work limit"  # as much was done as was asked for, which is the same on every machine
     TIME_LIMIT = "time limit"
     INTERRUPTED = "interrupted"
     HEURISTIC = "heuristic"  # the method is a rule of thumb and proves nothing
@@ -58,12 +59,15 @@ class SearchOptions:
         objective: What is to be small.
         time_limit_s: When to stop with the best answer so far; ``None`` for no limit.
         seed: Of methods that draw random numbers.
-        report: Called now and then. A KeyboardInterrupt is taken as the time limit.
+        work_limit: How much to do at most, in units that are about a second each but the same on every machine, of
+            methods that count what they do; ``None`` for no limit.
+        report: Called now and then. A KeyboardInterrupt is taken as a limit.
     """
 
     objective: Objective = Objective.LATENCY
     time_limit_s: float | None = None
     seed: int = 0
+    work_limit: float | None = None
     report: Callable[[Progress], None] = field(default=_ignore, compare=False)
 
 
@@ -79,6 +83,7 @@ class SearchResult:
         ending: Why it stopped.
         space: In words, what was looked at.
         others: Further good mappings, best first, for a second look by simulation.
+        work: What was done, in units of the work limit; ``None`` if the method does not count it.
     """
 
     mapping: Mapping
@@ -87,6 +92,7 @@ class SearchResult:
     ending: Ending
     space: str
     others: tuple[Mapping, ...] = ()
+    work: float | None = None
 
     @property
     def gap(self) -> float | None:

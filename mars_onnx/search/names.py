@@ -16,7 +16,7 @@ TITLES: dict[str, str] = {
 
 #: What chooses the mapping where nobody says anything.
 DEFAULT = "exact"
-#: Seconds that it has where nobody says anything.
-DEFAULT_TIME_LIMIT_S = 60.0
+#: Units of work that it has where nobody says anything: about a minute, and the same on every machine.
+DEFAULT_WORK_LIMIT = 60.0
 #: In place of names of methods to compare with: every one that takes problems of any size.
 ALL = "all"

@@ -3,6 +3,7 @@
 from mars_onnx.simulation.conditions import ADDITIVE, Conditions, declared
 from mars_onnx.simulation.result import MemoryPoint, RankUse, Simulation, TaskRun
 from mars_onnx.simulation.simulate import read_folder, simulate
+from mars_onnx.simulation.stream import stream_period_s
 from mars_onnx.simulation.trace import chrome_trace
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "declared",
     "read_folder",
     "simulate",
+    "stream_period_s",
 ]

@@ -41,24 +41,46 @@ def simulate(
         InvariantError: The partitions are not what emission writes, or do not fit together or to the pool.
     """
     wanted = declared(pool) if conditions is None else conditions
+    program = program_from(partitions)
+    prices = Pricer(program, pool, canonical, local_moves=wanted.local_moves).prices()
+    run, ahead = run_program(program, prices, pool, wanted)
+    return _result(program, prices, pool, run, wanted, ahead)
+
+
+def program_from(partitions: Iterable[ir.Model]) -> Program:
+    """Partitions as tasks.
+
+    Raises:
+        InvariantError: The partitions are not what emission writes, or do not fit together.
+    """
     models: dict[int, ir.Model] = {}
     for model in partitions:
         rank = rank_of(model)
         if rank in models:
             raise InvariantError(f"two partitions are for rank {rank}")
         models[rank] = model
-    program = program_of(models)
-    prices = Pricer(program, pool, canonical, local_moves=wanted.local_moves).prices()
+    return program_of(models)
+
+
+def run_program(
+    program: Program, prices: Sequence[TaskPrice], pool: Pool, wanted: Conditions
+) -> tuple[Run, _Prefetch | None]:
+    """Run tasks; says when, and what was fetched ahead if anything is.
+
+    Args:
+        program: The tasks.
+        prices: What each takes alone.
+        pool: The accelerators.
+        wanted: What to take into account.
+    """
     seconds = [priced.seconds for priced in prices]
     ahead = _Prefetch(program, prices, pool, wanted.prefetch_bytes) if wanted.double_buffering else None
     followers = followers_of(program, wanted)
     demands = demands_of(prices, pool) if wanted.contention else None
     duration = ahead.duration if ahead else None
     if wanted.lockstep:
-        run = run_in_lockstep(program, seconds, followers, demands, duration)
-    else:
-        run = run_tasks(seconds, followers, demands, duration)
-    return _result(program, prices, pool, run, wanted, ahead)
+        return run_in_lockstep(program, seconds, followers, demands, duration), ahead
+    return run_tasks(seconds, followers, demands, duration), ahead
 
 
 def read_folder(folder: str | Path) -> tuple[list[ir.Model], ir.Model | None]:

@@ -12,7 +12,7 @@ from mars_onnx.errors import InputError
 from mars_onnx.search.find import Watch, check_options, find_mapping, given_mapping, unwatched
 from mars_onnx.search.greedy import fill_in
 from mars_onnx.search.method import Objective, SearchOptions
-from mars_onnx.search.names import DEFAULT, DEFAULT_TIME_LIMIT_S
+from mars_onnx.search.names import DEFAULT, DEFAULT_WORK_LIMIT
 from mars_onnx.search.problem import Problem, problem_of
 from mars_onnx.sharding.lowering import lower
 from mars_onnx.sharding.mapping import Mapping
@@ -43,6 +43,7 @@ class SelectAccelerators(ir.passes.InPlacePass):
     Options:
         search: Which method chooses.
         objective: What is to be small: the latency of one inference, or the time between two of a stream.
+        work_limit: Units of work, about a second each, after which exact search takes the best mapping so far.
         time_limit: Seconds after which the best mapping so far is taken.
         seed: Of methods that draw random numbers.
         mapping: A file with a mapping to use instead; where it says ``auto``, the cheapest strategy is chosen.
@@ -53,7 +54,8 @@ class SelectAccelerators(ir.passes.InPlacePass):
 
     search: str = DEFAULT
     objective: Objective = Objective.LATENCY
-    time_limit: float | None = DEFAULT_TIME_LIMIT_S
+    work_limit: float | None = DEFAULT_WORK_LIMIT
+    time_limit: float | None = None
     seed: int = 0
     mapping: str = ""
     watch: Watch = field(default=unwatched, compare=False, repr=False)
@@ -61,7 +63,7 @@ class SelectAccelerators(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         pool = attachments.get_pool(model)
         problem = problem_of(model)
-        options = SearchOptions(self.objective, self.time_limit, self.seed)
+        options = SearchOptions(self.objective, self.time_limit, self.seed, self.work_limit)
         check_options(options)
         if self.mapping:
             names = [layer.name for layer in problem.layers]

@@ -17,23 +17,21 @@ import pytest
 
 import mars_onnx
 from mars_onnx.__main__ import main
-from mars_onnx.compiler import Compilation
 from mars_onnx.errors import CapacityError, UsageError
 from mars_onnx.pool.loader import load_pool
 from mars_onnx.pool.topology import Pool
 from mars_onnx.report.capacity import overflows
 from mars_onnx.runtime.runner import load_folder, load_partition
 from mars_onnx.search.evaluate import evaluate
-from mars_onnx.search.method import Ending, Objective, SearchOptions, SearchResult
+from mars_onnx.search.method import Objective, SearchOptions, SearchResult
 from mars_onnx.search.problem import Problem, problem_of
 from mars_onnx.sharding.mapping_file import parse_mapping
 from mars_onnx.simulation import ADDITIVE, simulate
 from mars_onnx.simulation.simulate import read_folder
-from mars_onnx.stages import attachments
 from tests.passes.onnx_text import model
 from tests.pool_factory import pool_document, pool_of
 from tests.search.methods_for_tests import answering, few, patient, register, whole_on
-from tests.simulation.partitions import pool_with
+from tests.simulation.partitions import pool_with, simulated_latency
 
 TEXT = """(float[64,64] x) => (float[64,64] y) {
     [one] a = MatMul (x, w)
@@ -193,6 +191,7 @@ def test_a_model_that_is_taken_up_has_no_proof() -> None:
         (["--compare", "all", "--stop-after", "canonicalize", "-o", "m.onnx"], "--compare belongs into the report"),
         (["--time-limit", "0"], "--time-limit 0: must be a number of seconds above 0"),
         (["--time-limit", "nan"], "--time-limit nan"),
+        (["--work-limit", "0"], "--work-limit 0: must be a number of units above 0"),
         (["--search", "greedy", "--objective", "throughput"], "has the objective latency, not throughput"),
     ],
 )
@@ -213,52 +212,19 @@ def test_unknown_objective() -> None:
         mars_onnx.compile(model(TEXT, WEIGHTS), pool_of(2), objective="power")
 
 
-def test_the_fastest_in_simulation_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a matrix product behind another, one accelerator computes while the other waits or both share."""
-    looks: list[SearchResult] = []
-
-    def worst_first(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResult:
-        """Proven, in a space in which the mapping that costs most is the only one."""
-        found = few(problem, pool, options)
-        *better, worst = (found.mapping, *found.others)
-        cost_s = evaluate(problem, pool, worst).latency_s
-        looks.append(SearchResult(worst, cost_s, cost_s, Ending.PROVEN, "one", (*better, worst)))
-        return looks[-1]
-
-    register(monkeypatch, "worst", worst_first)
-    pool = pool_with((2, 2), communication_with_compute=True, contention=True)
-    for own in (pool, pool_with((2, 2))):
-        done = mars_onnx.compile(model(TEXT, WEIGHTS), own, search="worst")
-        report = done.report
-        rows = report["search"]["reranked"]  # type: ignore[index]
-        asked = list(dict.fromkeys((looks[-1].mapping, *looks[-1].others)))
-        if own is not pool:
-            assert rows == []
-            assert done.mapping == asked[0]
-            continue
-        assert len(rows) == len(asked)
-        latencies = [simulated_latency(done, mapping, pool) for mapping in asked]
-        assert [row["latency_s"] for row in rows] == pytest.approx(latencies, rel=1e-12)
-        assert [row["cost_s"] for row in rows] == [
-            evaluate(done.problem, pool, m).latency_s for m in dict.fromkeys(asked)
-        ]
-        (kept,) = [place for place, row in enumerate(rows) if row["kept"]]
-        assert latencies[kept] == min(latencies) < latencies[0]
-        assert done.mapping == asked[kept]
-        assert (report["latency_s"], report["search"]["cost_s"]) == (rows[kept]["latency_s"], rows[kept]["cost_s"])  # type: ignore[index]
-        # What was proven was proven of another mapping: no gap is claimed.
-        assert report["optimality_gap"] is None
-
-
-def simulated_latency(done: Compilation, mapping: Any, pool: Pool) -> float:
-    """Of a mapping as somebody gives it in a file, step by step."""
-    from mars_onnx.pipeline import parse_pipeline, run_pipeline
-
-    work = done.canonical.clone()
-    attachments.set_pool(work, pool)
-    attachments.set_mapping(work, mapping)
-    run_pipeline(work, parse_pipeline("insert-sharding,emit-partitions").passes)
-    return simulate((own.model for own in attachments.get_partitions(work).partitions), pool, done.canonical).latency_s
+@pytest.mark.usefixtures("place")
+def test_limits_are_in_the_report() -> None:
+    report = report_of("--work-limit", "1e-6")
+    assert report["search"]["ending"] == "work limit"
+    assert (report["search"]["work_limit"], report["search"]["time_limit_s"]) == (1e-6, None)
+    assert report["search"]["work"] > 1e-6
+    page = Path("out/report.html").read_text(encoding="utf-8")
+    assert f"<dt>work</dt><dd>{report['search']['work']:.2f} units of 1e-06</dd>" in page
+    free = report_of("--work-limit", "none", "--time-limit", "3600")
+    assert (free["search"]["work_limit"], free["search"]["time_limit_s"]) == (None, 3600)
+    assert free["search"]["ending"] == "proven"
+    unlimited = report_of("--search", "greedy")
+    assert (unlimited["search"]["work"], unlimited["search"]["work_limit"]) == (None, 60)
 
 
 @pytest.mark.usefixtures("place")

@@ -10,9 +10,11 @@ from typing import Any
 import onnx_ir as ir
 
 from mars_onnx.compiler import Compilation, compile
+from mars_onnx.pipeline import parse_pipeline, run_pipeline
 from mars_onnx.pool.loader import load_pool
 from mars_onnx.pool.topology import Pool
 from mars_onnx.simulation import Conditions, Simulation, simulate
+from mars_onnx.stages import attachments
 from tests.end_to_end.checking import Compiled
 from tests.passes.onnx_text import model
 from tests.pool_factory import MADE_UP, pool_document
@@ -64,3 +66,12 @@ def simulated(compiled: Compiled, conditions: Conditions) -> Simulation:
 
 def models_of(compilation: Compilation) -> list[ir.Model]:
     return [partition.model for partition in compilation.partitions.partitions]
+
+
+def simulated_latency(done: Compilation, mapping: Any, pool: Pool) -> float:
+    """Of a mapping as somebody gives it in a file, step by step."""
+    work = done.canonical.clone()
+    attachments.set_pool(work, pool)
+    attachments.set_mapping(work, mapping)
+    run_pipeline(work, parse_pipeline("insert-sharding,emit-partitions").passes)
+    return simulate((own.model for own in attachments.get_partitions(work).partitions), pool, done.canonical).latency_s

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.build import SegmentTables
 from mars_onnx.search.exact.moves import FloatArray
 
@@ -41,9 +42,22 @@ def alternatives(tables: SegmentTables, limit: float, count: int) -> list[tuple[
     found: list[tuple[float, int, int, int]] = []
     for index, through in best.items():
         flat, width = through.ravel(), through.shape[1]
-        places = np.argpartition(flat, min(count, flat.size) - 1)[:count]
+        places = least_places(flat, count)
         found += [
             (float(flat[place]), index, *divmod(place, width)) for place in places.tolist() if flat[place] < limit
         ]
     found.sort()
     return [(index, row, column) for _, index, row, column in found[:count]]
+
+
+def least_places(values: FloatArray, count: int) -> IntArray:
+    """Where the least values are, so many of them; of equal ones the first.
+
+    Which of equal values ``argpartition`` takes depends on the processor.
+    """
+    if count >= len(values):
+        return np.arange(len(values))
+    last = np.partition(values, count - 1)[count - 1]
+    below = np.flatnonzero(values < last)
+    places: IntArray = np.concatenate([below, np.flatnonzero(values == last)[: count - len(below)]])
+    return places

@@ -23,6 +23,7 @@ from mars_onnx.search.exact.forward import Forward, Way
 from mars_onnx.search.exact.sets import Sets
 from mars_onnx.search.exact.shapes import Shapes
 from mars_onnx.search.exact.tariff import Tariff
+from mars_onnx.search.exact.work import spend_on_judging
 from mars_onnx.search.ledger import Need
 from mars_onnx.search.memory import memory_needs
 from mars_onnx.search.method import Objective
@@ -77,7 +78,7 @@ class Fitting:
         problem: The model.
         pool: Its accelerators.
         objective: What is to be small; the bound is one of the latency.
-        out_of_time: Whether to stop once there is something that fits.
+        over: Whether to stop once there is something that fits.
         best: What fits, with its cost, best first.
         bound_s: Of the latency of whatever fits.
     """
@@ -85,7 +86,7 @@ class Fitting:
     problem: Problem
     pool: Pool
     objective: Objective = Objective.LATENCY
-    out_of_time: Callable[[], bool] = lambda: False
+    over: Callable[[], bool] = lambda: False
     best: list[tuple[float, Mapping]] = field(default_factory=list)
     bound_s: float = 0.0
     _tried: list[Tried] = field(default_factory=list)
@@ -135,6 +136,7 @@ class Fitting:
 
     def _note(self, way: Way) -> Tried:
         mapping = mapping_of(self.forward, way)
+        spend_on_judging(self.problem, mapping)
         missing, _, need = self._worst(mapping)
         cost_s = evaluate(self.problem, self.pool, mapping).latency_s
         tried = Tried(mapping, cost_s, self.tariff.excess_of(mapping), missing, need)
@@ -186,7 +188,7 @@ class Fitting:
     def _between(self, low: Tried, high: Tried, too_much: Callable[[Tried], bool]) -> None:
         """Try the prices at which the two mappings that enclose what fits cost the same."""
         for _ in range(_MOST_PRICES):
-            if self.out_of_time() or low.excess_bytes <= high.excess_bytes:
+            if self.over() or low.excess_bytes <= high.excess_bytes:
                 return
             found = self.solve(max(0.0, (high.cost_s - low.cost_s) / (low.excess_bytes - high.excess_bytes)))
             if found is None or found.mapping in (low.mapping, high.mapping):
@@ -198,7 +200,7 @@ class Fitting:
         self.tariff.most_bytes = float("inf")
         for _ in range(_MOST_PRICES):
             known = len(self._tried)
-            if self.out_of_time() or self.solve(self._best_price()) is None or len(self._tried) == known:
+            if self.over() or self.solve(self._best_price()) is None or len(self._tried) == known:
                 return
 
     def _best_price(self) -> float:
@@ -217,7 +219,7 @@ class Fitting:
         for own in over[:2]:
             for layers in list(self._runs(own.mapping)):
                 cost_s, mapping = self.best[0]
-                if left == 0 or self.out_of_time():
+                if left == 0 or self.over():
                     return
                 left -= 1
                 for base, other in ((mapping, own.mapping), (own.mapping, mapping)):
@@ -228,6 +230,7 @@ class Fitting:
                             for place, choice in enumerate(base.layers)
                         ),
                     )
+                    spend_on_judging(self.problem, mixed)
                     cheaper = evaluate(self.problem, self.pool, mixed).cost_s(self.objective) < cost_s
                     if cheaper and self._missing(mixed) <= 0:
                         self._keep(mixed)

@@ -15,9 +15,10 @@ import numpy as np
 
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.aims import Aim
-from mars_onnx.search.exact.alternatives import alternatives
+from mars_onnx.search.exact.alternatives import alternatives, least_places
 from mars_onnx.search.exact.moves import FloatArray
 from mars_onnx.search.exact.sets import Sets, State
+from mars_onnx.search.exact.work import ARRIVAL, ENTRY, FOLLOWER, SEGMENT, WAY, spend
 
 #: To find a way through so many segments takes about as long as to price a redistribution.
 _SEGMENTS_PER_PRICE = 16
@@ -117,6 +118,7 @@ class Forward:
             states: Look at these only, each alone; by default at all.
             start: Sets that have done the first segment, and the seconds per column that this took.
         """
+        spend(WAY)
         fronts: dict[State, _Front] = {}
         pending: dict[int, list[State]] = {}
         numbers: list[State] = []
@@ -143,6 +145,7 @@ class Forward:
 
     def _run(self, state: State, front: _Front, aim: Aim, start: FloatArray | None) -> None:
         """From every gate at which a set can take over, on to the end."""
+        spend(SEGMENT, self.count)
         takes_over = np.zeros(self.count, np.bool_)
         for number, arrival in front.arrivals.items():
             gates = self._classes[number]
@@ -178,7 +181,9 @@ class Forward:
             gates, reached, least = gates[open_gates], reached[open_gates], least[open_gates]
             if not len(gates):
                 continue
-            for other in self.sets.states(state.place.used):
+            others = self.sets.states(state.place.used)
+            spend(FOLLOWER, len(others))
+            for other in others:
                 # Cheap first: the least that a crossing takes, without layouts.
                 crossing = self.sets.least_crossing(state, other, int(gates[0]))
                 near = ~aim.hopeless(other, gates, aim.handed_over(least, crossing))
@@ -198,6 +203,8 @@ class Forward:
     ) -> None:
         """From one set to another at some gates of a class."""
         cross = self.sets.cross(state, other, int(gates[0]))
+        spend(ARRIVAL)
+        spend(ENTRY, len(gates) * cross.size)
         several = max(1, _MOST_AT_ONCE // max(1, cross.size))
         blocks = [
             aim.hand_over(reached[begin : begin + several, :, None], cross).min(axis=1)
@@ -360,7 +367,7 @@ class Forward:
         crossing = self.sets.cross(before.state, after.state, index)
         total = way.ended[index - 1][:, None] + crossing + self._to(after.state, index, after.column)
         flat = total.ravel()
-        for place in np.argpartition(flat, several - 1)[:several].tolist():
+        for place in least_places(flat, several).tolist():
             row, column = divmod(place, total.shape[1])
             if flat[place] < total[before.column, after.row] + way.room:
                 moves.sharpen(int(sources[row]), int(targets[column]))

@@ -17,6 +17,7 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.bounds import move_bounds
 from mars_onnx.search.exact.ports import ports
+from mars_onnx.search.exact.work import BOUND, BOUND_TABLE, spend, spend_on_plan
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -86,6 +87,7 @@ class Moves:
         """Seconds of a redistribution."""
         key = (source, target)
         if key not in self._exact:
+            spend_on_plan(len(self.ranks))
             self._exact[key] = move_seconds(self.pool, self.layout(source), self.layout(target), self.bits)
             self.log.append(key)
             self._clock.tick()
@@ -108,6 +110,7 @@ class Moves:
     def bounds(self, sources: IntArray, targets: IntArray) -> FloatArray:
         """Seconds at least, ``[sources, targets]``; exact where that is known, and where nothing moves."""
         held, needed = self.boxes(sources), self.boxes(targets)
+        spend(BOUND, BOUND_TABLE + len(sources) * len(targets) * len(self.ranks))
         port = ports(self.pool, self.ranks)
         # All pairs of members of all pairs of layouts would fill the memory on large sets: some layouts at a time.
         several = max(1, _MOST_PAIRS // (len(targets) * len(self.ranks) ** 2))

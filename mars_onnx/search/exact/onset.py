@@ -19,6 +19,7 @@ from mars_onnx.search.exact.shares import Family, compute_seconds
 from mars_onnx.search.exact.space import LayerSpace, layer_space
 from mars_onnx.search.exact.strategies import Levels
 from mars_onnx.search.exact.tariff import Tariff
+from mars_onnx.search.exact.work import COMPUTE, COMPUTE_LAYER, STRATEGY, STRATEGY_LAYER, spend, spend_on_plan
 from mars_onnx.sharding.lowering import lower
 from mars_onnx.sharding.strategy import Strategy
 
@@ -162,6 +163,7 @@ class SetLayouts:
 
     def _made(self, signature: Signature) -> LayerLayouts:
         space = layer_space(signature, self.levels)
+        spend(STRATEGY, STRATEGY_LAYER + space.count * len(self.members))
         if self.tariff is not None:
             space = self.tariff.rings(signature, space, self.members)
         needs = tuple(
@@ -229,6 +231,7 @@ class SetLayouts:
         table = self.layer(signature)
         if table.resolved[strategy]:
             return False
+        spend_on_plan(len(self.members))
         lowered = lower(signature, table.space.strategy(strategy), self.members)
         seconds = 0.0
         for kind, produced, resolved in zip(signature.outputs, lowered.produced, lowered.resolved, strict=True):
@@ -287,6 +290,7 @@ class OnSet:
         """The table of a layer."""
         if signature not in self._layers:
             layouts, own = self.layouts.layer(signature), self.layouts
+            spend(COMPUTE, COMPUTE_LAYER + layouts.space.count * len(own.members))
             family = own.family or (own.levels,)
             by_pattern = compute_seconds(own.pool, signature, family, own.levels, own.members, self.designs)
             rings = [

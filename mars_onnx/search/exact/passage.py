@@ -11,6 +11,7 @@ from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.moves import BoolArray, FloatArray
 from mars_onnx.search.exact.onset import Edge, OnSet
 from mars_onnx.search.exact.takers import unstated
+from mars_onnx.search.exact.work import ENTRY, spend
 
 #: With no more entries than this, both steps are made one.
 _MOST_JOINED = 2_000_000
@@ -45,6 +46,7 @@ class Passage:
         if self.rows is not None:
             self._joined = seconds[self.rows]
         elif self._conversion is not None and self._conversion.size * seconds.shape[1] <= _MOST_JOINED:
+            spend(ENTRY, self._conversion.size * seconds.shape[1])
             self._joined = (self._conversion[:, :, None] + seconds[None]).min(axis=1)
         else:
             self._joined = None

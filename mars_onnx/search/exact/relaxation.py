@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mars_onnx.search.exact.moves import FloatArray
+from mars_onnx.search.exact.work import DECISION, ENTRY, FACTOR, spend
 
 IntArray = npt.NDArray[np.int64]
 
@@ -63,6 +64,7 @@ class Relaxation:
             scopes: Per table its variables, in the order of the array's dimensions; two at most.
             keep: Variables of the answer, in the order of its dimensions; two different ones.
         """
+        spend(FACTOR, len(scopes))
         self.keep = tuple(keep)
         self._sizes = tuple(sizes)
         self._scopes = tuple(scopes)
@@ -85,6 +87,7 @@ class Relaxation:
         self._alone: list[FloatArray] = [np.zeros(size) for size in sizes]
         self._pair: list[FloatArray] = [np.zeros((sizes[first], sizes[second])) for first, second in pairs]
         self._turned: list[FloatArray] = [own.T for own in self._pair]
+        self._entries = sum(own.size for own in self._pair)
         self._fixed: dict[tuple[int, int], _Fixed] = {}
         self._least: FloatArray | None = None
 
@@ -108,6 +111,7 @@ class Relaxation:
 
     def assignment(self, given: dict[int, int]) -> dict[int, int]:
         """Good values of all variables for given values of those that are kept; raises bounds, there most of all."""
+        spend(DECISION, len(self._sizes))
         row, column = (given[variable] for variable in self.keep)
         table = self._bounded() if self._stale or self._least is None else self._least
         known = self._fixed.get((row, column))
@@ -199,6 +203,7 @@ class Relaxation:
         given, tables = (self._earlier, self._pair) if backward else (self._later, self._turned)
         taken, made = (self._forth, self._back) if backward else (self._back, self._forth)
         variables = range(len(self._sizes))
+        spend(ENTRY, self._entries)
         bound = 0.0
         for variable in reversed(variables) if backward else variables:
             held = self._held(alone, variable)

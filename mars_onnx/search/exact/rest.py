@@ -18,6 +18,7 @@ from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.moves import FloatArray
 from mars_onnx.search.exact.ports import one_port
 from mars_onnx.search.exact.sets import Sets, State
+from mars_onnx.search.exact.work import STATE, spend
 
 #: Of more sets than these, which can follow which is not looked at.
 _MOST_STATES = 20_000
@@ -59,6 +60,7 @@ def order_of(sets: Sets, start: Sequence[State], alone: bool) -> Order:
         used, found = pending.pop()
         if used in first:
             continue
+        spend(STATE, len(found))
         if len(number) > _MOST_STATES:
             return replace(order_of(sets, start, alone=True), loose=True)
         first[used] = np.asarray([number.setdefault(state, len(number)) for state in found], np.int64)

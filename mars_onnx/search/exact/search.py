@@ -1,10 +1,10 @@
-"""``--search exact``: the search, its clock, and its answer as a mapping."""
+"""``--search exact``: the search, its limits, and its answer as a mapping."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from time import monotonic
 
@@ -24,6 +24,7 @@ from mars_onnx.search.exact.segments import width_of
 from mars_onnx.search.exact.sets import Sets, State
 from mars_onnx.search.exact.shapes import Shapes
 from mars_onnx.search.exact.solid import Solid
+from mars_onnx.search.exact.work import Meter, metered, spend_on_judging, spend_on_simple
 from mars_onnx.search.method import Ending, Objective, Progress, SearchOptions, SearchResult
 from mars_onnx.search.problem import Problem
 from mars_onnx.sharding.mapping import Mapping
@@ -46,11 +47,11 @@ BEATEN = "; the mapping is not one of these, but a simple one outside that is be
 _KEPT = 4
 #: Seconds between two reports of where the search is.
 _REPORT_S = 0.2
-#: Share of the time that goes into pricing ways that are not exact yet, for something to show if time is up.
+#: Share of the work that goes into pricing ways that are not exact yet, for something to show at a limit.
 _LOOKING = 0.1
 #: Periods are halved until the bound is this near, and then the last step proves the rest.
 _NEAR = 1e-3
-#: Where more tensors than this are there at once, no time is spent on simple mappings in the end.
+#: Where more tensors than this are there at once, simple mappings are not worth their time in the end.
 _WIDE = 6
 #: Where there are only bounds of a segment, one set of everything is left for others when the bound is this near.
 _NEARLY = 0.05
@@ -59,8 +60,11 @@ _SAME = 1e-8
 
 
 def exact_search(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResult:
-    """The best mapping, with a proof, or the best so far when time is up."""
-    return _Run(problem, pool, options).run()
+    """The best mapping, with a proof, or the best so far when a limit is reached."""
+    own = _Run(problem, pool, options)
+    with metered(own.meter):
+        result = own.run()
+    return replace(result, work=own.meter.units)
 
 
 class _EndError(Exception):
@@ -78,6 +82,8 @@ class _Run:
     options: SearchOptions
     started: float = field(default_factory=monotonic)
     reported: float = 0.0
+    meter: Meter = field(default_factory=Meter)
+    #: Units of work that went into ways that were not exact yet.
     looking: float = 0.0
     #: The best answers so far, best first.
     best: list[tuple[float, Mapping]] = field(default_factory=list)
@@ -152,12 +158,14 @@ class _Run:
     @cached_property
     def simple(self) -> tuple[Mapping, ...]:
         """What is quickly found."""
+        spend_on_simple(self.problem, self.pool)
         return tuple(inside(self.problem, self.pool, self.options.objective))
 
     def beaten(self) -> bool:
         """Note mappings from outside the space if they are better; says whether one is."""
         before = self.best[0][0]
         unequal = len({twin(self.pool, rank) for rank in range(self.pool.size)}) > 1
+        spend_on_simple(self.problem, self.pool)
         # On unequal accelerators simple mappings may have unequal shares, which the space has not.
         others = outside(self.problem, self.pool, self.options.objective, before)
         for mapping in (*others, *(self.simple if unequal else ())):
@@ -183,7 +191,7 @@ class _Run:
 
     def fitted(self) -> SearchResult:
         """The best mapping found that fits, where the best one does not."""
-        fitting = Fitting(self.problem, self.pool, self.options.objective, self.late)
+        fitting = Fitting(self.problem, self.pool, self.options.objective, lambda: self.over is not None)
         ending = Ending.GAP
         try:
             fitting.run()
@@ -200,19 +208,23 @@ class _Run:
         bound = min(cost_s, fitting.bound_s)
         if bound >= cost_s * (1 - _SAME):
             ending, bound = Ending.PROVEN, cost_s
-        elif self.late():
-            ending = Ending.TIME_LIMIT
+        elif self.over is not None:
+            ending = self.over
         return SearchResult(mapping, cost_s, bound, ending, SPACE + FITTING_SPACE, others)
 
     def check(self) -> None:
-        """Called in long work: ends it when time is up."""
-        if self.late():
-            raise _EndError(Ending.TIME_LIMIT)
+        """Called in long work: ends it at a limit."""
+        over = self.over
+        if over is not None:
+            raise _EndError(over)
 
-    def late(self) -> bool:
-        """Whether time is up."""
-        limit = self.options.time_limit_s
-        return limit is not None and monotonic() - self.started > limit
+    @property
+    def over(self) -> Ending | None:
+        """Which limit is reached, if one is. Time counts only where somebody has set a limit to it."""
+        work, seconds = self.options.work_limit, self.options.time_limit_s
+        if work is not None and self.meter.units > work:
+            return Ending.WORK_LIMIT
+        return Ending.TIME_LIMIT if seconds is not None and monotonic() - self.started > seconds else None
 
     def latency(self, forward: Forward) -> None:
         """The best way, until none is better than what is known."""
@@ -229,6 +241,7 @@ class _Run:
     def side_by_side(self, search: BranchSearch) -> None:
         """Branches on sets of their own; those sets first that could be best."""
         for least, states, home in search.assignments():
+            self.check()
             if least >= self.limit():
                 return
             while (joined := search.best(states, home, self.limit())) is not None:
@@ -300,12 +313,12 @@ class _Run:
         """Make the costs on a way exact; note it as a mapping if it is exact, and now and then in between."""
         before = self.limit()
         sharp = not forward.sharpen(way)
-        now = monotonic()
+        before_looking = self.meter.units
         known = all(forward.sets.known(step.state, index) is not None for index, step in enumerate(way.steps))
-        if known and (sharp or self.looking < _LOOKING * (now - self.started)):
+        if known and (sharp or self.looking < _LOOKING * before_looking):
             for mapping in self.mappings(forward, way):
                 self.note(mapping)
-            self.looking += monotonic() - now
+            self.looking += self.meter.units - before_looking
         self.tick(sharp and self.limit() >= before)
 
     def mappings(self, forward: Forward, way: Way) -> Iterator[Mapping]:
@@ -319,7 +332,7 @@ class _Run:
             yield from self.solid[state].mappings()
 
     def tick(self, wrong: bool) -> None:
-        """Report, and look at the clock; ``wrong`` if an exact way is not as good a mapping as it promised."""
+        """Report, and look at the limits; ``wrong`` if an exact way is not as good a mapping as it promised."""
         now = monotonic()
         if now - self.reported > _REPORT_S:
             self.reported = now
@@ -327,12 +340,12 @@ class _Run:
         if wrong:
             # The tables thought better of this mapping than it is: they cannot prove anything from here on.
             raise _EndError(Ending.GAP)
-        if self.late():
-            raise _EndError(Ending.TIME_LIMIT)
+        self.check()
 
     def note(self, mapping: Mapping) -> None:
         """Keep a mapping if it is good."""
         if any(mapping == other for _, other in self.best):
             return
+        spend_on_judging(self.problem, mapping)
         cost_s = evaluate(self.problem, self.pool, mapping).cost_s(self.options.objective)
         self.best = sorted([*self.best, (cost_s, mapping)], key=lambda entry: entry[0])[:_KEPT]

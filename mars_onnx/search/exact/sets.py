@@ -25,6 +25,7 @@ from mars_onnx.search.exact.shapes import Place, Shapes
 from mars_onnx.search.exact.shares import Family, least_compute
 from mars_onnx.search.exact.takers import needs_of
 from mars_onnx.search.exact.tariff import Tariff
+from mars_onnx.search.exact.work import LEAST, kinds_of, spend
 
 #: Sets of more members have so many shares that they are priced one set at a time.
 _SMALL = 8
@@ -179,6 +180,7 @@ class Sets:
         key = (kinds, self.shapes.levels(members))
         if key not in self._least:
             layers, family, levels = self.chain.problem.layers, self._family(members), self.shapes.levels(members)
+            spend(LEAST, kinds_of(self.chain.problem) * len(members))
 
             def least(signature: Signature) -> float:
                 if self.tariff is None and family:

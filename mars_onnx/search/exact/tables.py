@@ -15,6 +15,8 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
+from mars_onnx.search.exact.work import DECISION, ENTRY, FACTOR, spend
+
 FloatArray = npt.NDArray[np.float64]
 
 #: Entries of the largest intermediate table; wider graphs are not for this method.
@@ -56,6 +58,7 @@ class Elimination:
         Raises:
             TooWideError: An intermediate table would be too large.
         """
+        spend(FACTOR, len(scopes))
         self.keep = tuple(keep)
         self._sizes = tuple(sizes)
         self._scopes = list(scopes)
@@ -119,6 +122,7 @@ class Elimination:
         return self._least
 
     def _sum(self, tables: Sequence[int], scope: tuple[int, ...]) -> FloatArray:
+        spend(ENTRY, len(tables) * prod(self._sizes[variable] for variable in scope))
         total: FloatArray | None = None
         for number in tables:
             spread = _spread(self._arrays[number], self._scopes[number], scope)
@@ -133,6 +137,7 @@ class Elimination:
     def assignment(self, given: dict[int, int]) -> dict[int, int]:
         """Values of all variables at the least sum, for given values of those that are kept."""
         self.least()
+        spend(DECISION, 1 + len(self._steps))
         values = dict(given)
         for step in reversed(self._steps):
             total: FloatArray | float = 0.0
