@@ -4,11 +4,15 @@ A *table* is an array over the domains of some variables. The least value of a s
 comes from eliminating one variable after another (bucket elimination: Dechter, Artificial Intelligence 113, 1999); on
 graphs of small treewidth the intermediate tables stay small. In which order is settled once. When a table changes,
 only what depends on it is worked out again.
+
+A variable may be bound to two others: for each pair of their values only a few of its own are possible. As a table this
+would be large and nearly all of it infinite. So it is a list of these values, and such a variable is eliminated before
+the two others are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -16,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 #: Entries of the largest intermediate table; wider graphs are not for this method.
 MOST_ENTRIES = 20_000_000
@@ -25,6 +30,19 @@ class TooWideError(Exception):
     """An intermediate table would be too large."""
 
 
+@dataclass(frozen=True, eq=False)
+class Bond:
+    """What values a variable can have, as two others have theirs.
+
+    Attributes:
+        others: The two others.
+        values: ``[first, second, values]``, some of them several times if there are fewer.
+    """
+
+    others: tuple[int, int]
+    values: IntArray
+
+
 @dataclass(frozen=True, slots=True)
 class _Step:
     """One variable that is eliminated.
@@ -32,26 +50,35 @@ class _Step:
     Attributes:
         variable: It takes the value at which the sum of the tables is least.
         tables: The tables in which it occurs, by number.
-        scope: The other variables of these.
+        scope: The other variables of these, and those that it is bound to.
         made: The number of the table that is left.
+        inner: The other variables of the tables, where it is bound.
     """
 
     variable: int
     tables: tuple[int, ...]
     scope: tuple[int, ...]
     made: int
+    inner: tuple[int, ...] = ()
 
 
 class Elimination:
     """Tables, of which a sum is minimised over all variables but some that are kept."""
 
-    def __init__(self, sizes: Sequence[int], scopes: Sequence[tuple[int, ...]], keep: Sequence[int]) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        scopes: Sequence[tuple[int, ...]],
+        keep: Sequence[int],
+        bonds: Mapping[int, Bond] | None = None,
+    ) -> None:
         """Settle in which order variables are eliminated.
 
         Args:
             sizes: Of the domains of the variables.
             scopes: Per table its variables, in the order of the array's dimensions.
             keep: Variables of the answer, in the order of its dimensions.
+            bonds: Of variables that are bound. These are not kept, and others are not bound to them.
 
         Raises:
             TooWideError: An intermediate table would be too large.
@@ -59,6 +86,7 @@ class Elimination:
         self.keep = tuple(keep)
         self._sizes = tuple(sizes)
         self._scopes = list(scopes)
+        self._bonds = dict(bonds or {})
         self._steps = self._ordered()
         eliminated = {number for step in self._steps for number in step.tables}
         self._rest = tuple(number for number in range(len(self._scopes)) if number not in eliminated)
@@ -74,23 +102,42 @@ class Elimination:
             for variable in scope:
                 neighbours[variable].update(scope)
                 touching[variable].add(number)
+        for variable, bond in self._bonds.items():
+            for name in (variable, *bond.others):
+                neighbours[name].update((variable, *bond.others))
+        #: By how many variables that are bound to it each one is held back.
+        held = dict.fromkeys(range(len(self._sizes)), 0)
+        for bond in self._bonds.values():
+            for other in bond.others:
+                held[other] += 1
         left = set(range(len(self._sizes))) - set(self.keep)
 
+        def inner(variable: int) -> set[int]:
+            return {name for number in touching[variable] for name in self._scopes[number]} - {variable}
+
         def entries(variable: int) -> int:
-            return prod(self._sizes[other] for other in neighbours[variable])
+            if variable not in self._bonds:
+                return prod(self._sizes[other] for other in neighbours[variable])
+            values = self._bonds[variable].values.shape[-1]
+            made = values * prod(self._sizes[other] for other in neighbours[variable] - {variable})
+            return max(made, prod(self._sizes[other] for other in (variable, *inner(variable))))
 
         cost = {variable: entries(variable) for variable in left}
         steps: list[_Step] = []
         while left:
-            variable = min(left, key=lambda candidate: (cost[candidate], candidate))
+            _, variable = min((cost[candidate], candidate) for candidate in left if not held[candidate])
             if cost[variable] > MOST_ENTRIES:
                 raise TooWideError(f"a table of {cost[variable]} entries")
             left.remove(variable)
+            within = tuple(sorted(inner(variable))) if variable in self._bonds else ()
             own = tuple(sorted(touching.pop(variable)))
             scope = tuple(sorted(neighbours[variable] - {variable}))
             made = len(self._scopes)
             self._scopes.append(scope)
-            steps.append(_Step(variable, own, scope, made))
+            steps.append(_Step(variable, own, scope, made, within))
+            if variable in self._bonds:
+                for other in self._bonds[variable].others:
+                    held[other] -= 1
             for other in scope:
                 touching[other].difference_update(own)
                 touching[other].add(made)
@@ -111,12 +158,34 @@ class Elimination:
         if self._least is None:
             for step in self._steps:
                 if not step.tables or any(self._stale[number] for number in step.tables):
-                    self._arrays[step.made] = self._sum(step.tables, (*step.scope, step.variable)).min(axis=-1)
+                    self._arrays[step.made] = self._eliminated(step)
                     self._stale[step.made] = True
             self._stale = [False] * len(self._scopes)
             shape = tuple(self._sizes[variable] for variable in self.keep)
             self._least = np.broadcast_to(self._sum(self._rest, self.keep), shape)
         return self._least
+
+    def _eliminated(self, step: _Step) -> FloatArray:
+        """The table that is left of a step."""
+        bond = self._bonds.get(step.variable)
+        if bond is None:
+            least: FloatArray = self._sum(step.tables, (*step.scope, step.variable)).min(axis=-1)
+            return least
+        before = [other for other in bond.others if other in step.inner]
+        rest = tuple(other for other in step.inner if other not in before)
+        total = self._sum(step.tables, (*before, *rest, step.variable))
+        total = np.broadcast_to(total, tuple(self._sizes[name] for name in (*before, *rest, step.variable)))
+        total = np.moveaxis(total, -1, 0)
+        # The values come first, and those of the two others if the tables have these already.
+        first, second = np.ogrid[: bond.values.shape[0], : bond.values.shape[1]]
+        place = tuple({bond.others[0]: first, bond.others[1]: second}[other] for other in before)
+        found: FloatArray | None = None
+        for values in np.moveaxis(bond.values, -1, 0):
+            own = total[(values, *place)]
+            found = own if found is None else np.minimum(found, own, out=found)
+        if found is None:
+            raise ValueError("a bound variable has some value")
+        return _spread(found, (*bond.others, *rest), step.scope)
 
     def _sum(self, tables: Sequence[int], scope: tuple[int, ...]) -> FloatArray:
         total: FloatArray | None = None
@@ -139,7 +208,13 @@ class Elimination:
             for number in step.tables:
                 index = tuple(slice(None) if name == step.variable else values[name] for name in self._scopes[number])
                 total = total + self._arrays[number][index]
-            values[step.variable] = int(np.argmin(total))
+            bond = self._bonds.get(step.variable)
+            if bond is None:
+                values[step.variable] = int(np.argmin(total))
+            else:
+                possible = bond.values[values[bond.others[0]], values[bond.others[1]]]
+                own = np.broadcast_to(total, (self._sizes[step.variable],))[possible]
+                values[step.variable] = int(possible[np.argmin(own)])
         return values
 
 
