@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,87 @@ class _Step:
     inner: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """In which order variables are eliminated.
+
+    Attributes:
+        steps: One after the other.
+        entries: Of all tables together; infinite if one is too large.
+        largest: Entries of the largest one.
+    """
+
+    steps: tuple[_Step, ...]
+    entries: float
+    largest: int
+
+
+def _ordered(
+    sizes: Sequence[int],
+    scopes: Sequence[tuple[int, ...]],
+    keep: Sequence[int],
+    bonds: Mapping[int, Bond],
+    left_behind: bool,
+) -> _Order:
+    """First of all the variable whose table is smallest: the one that is summed up, or the one that is left behind."""
+    every = list(scopes)
+    neighbours: dict[int, set[int]] = {variable: {variable} for variable in range(len(sizes))}
+    touching: dict[int, set[int]] = {variable: set() for variable in range(len(sizes))}
+    for number, scope in enumerate(scopes):
+        for variable in scope:
+            neighbours[variable].update(scope)
+            touching[variable].add(number)
+    #: By how many variables that are bound to it each one is held back.
+    held = dict.fromkeys(range(len(sizes)), 0)
+    for variable, bond in bonds.items():
+        for name in (variable, *bond.others):
+            neighbours[name].update((variable, *bond.others))
+        for other in bond.others:
+            held[other] += 1
+    left = set(range(len(sizes))) - set(keep)
+
+    def inner(variable: int) -> set[int]:
+        return {name for number in touching[variable] for name in every[number]} - {variable}
+
+    def entries(variable: int) -> int:
+        """What is worked out; of a variable that is bound, less than all."""
+        if variable not in bonds:
+            return prod(sizes[other] for other in neighbours[variable])
+        made = prod(sizes[other] for other in neighbours[variable] if other != variable)
+        several = int(bonds[variable].values.shape[-1])
+        return made * several + prod(sizes[other] for other in (variable, *inner(variable)))
+
+    def size(variable: int) -> int:
+        return prod(sizes[other] for other in neighbours[variable] if other != variable or not left_behind)
+
+    cost = {variable: size(variable) for variable in left}
+    steps: list[_Step] = []
+    total = largest = 0
+    while left:
+        _, variable = min((cost[candidate], candidate) for candidate in left if not held[candidate])
+        own_entries = entries(variable)
+        total, largest = total + own_entries, max(largest, own_entries)
+        if largest > MOST_ENTRIES:
+            return _Order((), inf, largest)
+        left.remove(variable)
+        within = tuple(sorted(inner(variable))) if variable in bonds else ()
+        own = tuple(sorted(touching.pop(variable)))
+        scope = tuple(sorted(neighbours[variable] - {variable}))
+        steps.append(_Step(variable, own, scope, len(every), within))
+        if variable in bonds:
+            for other in bonds[variable].others:
+                held[other] -= 1
+        for other in scope:
+            touching[other].difference_update(own)
+            touching[other].add(len(every))
+            neighbours[other].discard(variable)
+            neighbours[other].update(scope)
+        every.append(scope)
+        for other in left.intersection(scope):
+            cost[other] = size(other)
+    return _Order(tuple(steps), total, largest)
+
+
 class Elimination:
     """Tables, of which a sum is minimised over all variables but some that are kept."""
 
@@ -85,67 +166,21 @@ class Elimination:
         """
         self.keep = tuple(keep)
         self._sizes = tuple(sizes)
-        self._scopes = list(scopes)
         self._bonds = dict(bonds or {})
-        self._steps = self._ordered()
+        # Where variables are bound, which rule is the better one differs much; where none is, the first one does well.
+        found = [
+            _ordered(self._sizes, scopes, self.keep, self._bonds, rule) for rule in (False, True)[: 1 + bool(bonds)]
+        ]
+        best = min(found, key=lambda order: order.entries)
+        if best.largest > MOST_ENTRIES:
+            raise TooWideError(f"a table of {best.largest} entries")
+        self._steps = best.steps
+        self._scopes = [*scopes, *(step.scope for step in best.steps)]
         eliminated = {number for step in self._steps for number in step.tables}
         self._rest = tuple(number for number in range(len(self._scopes)) if number not in eliminated)
         self._arrays: list[FloatArray] = [np.zeros(())] * len(self._scopes)
         self._stale = [True] * len(self._scopes)
         self._least: FloatArray | None = None
-
-    def _ordered(self) -> tuple[_Step, ...]:
-        """First of all the variable whose table is smallest."""
-        neighbours: dict[int, set[int]] = {variable: {variable} for variable in range(len(self._sizes))}
-        touching: dict[int, set[int]] = {variable: set() for variable in range(len(self._sizes))}
-        for number, scope in enumerate(self._scopes):
-            for variable in scope:
-                neighbours[variable].update(scope)
-                touching[variable].add(number)
-        for variable, bond in self._bonds.items():
-            for name in (variable, *bond.others):
-                neighbours[name].update((variable, *bond.others))
-        #: By how many variables that are bound to it each one is held back.
-        held = dict.fromkeys(range(len(self._sizes)), 0)
-        for bond in self._bonds.values():
-            for other in bond.others:
-                held[other] += 1
-        left = set(range(len(self._sizes))) - set(self.keep)
-
-        def inner(variable: int) -> set[int]:
-            return {name for number in touching[variable] for name in self._scopes[number]} - {variable}
-
-        def entries(variable: int) -> int:
-            if variable not in self._bonds:
-                return prod(self._sizes[other] for other in neighbours[variable])
-            values = self._bonds[variable].values.shape[-1]
-            made = values * prod(self._sizes[other] for other in neighbours[variable] - {variable})
-            return max(made, prod(self._sizes[other] for other in (variable, *inner(variable))))
-
-        cost = {variable: entries(variable) for variable in left}
-        steps: list[_Step] = []
-        while left:
-            _, variable = min((cost[candidate], candidate) for candidate in left if not held[candidate])
-            if cost[variable] > MOST_ENTRIES:
-                raise TooWideError(f"a table of {cost[variable]} entries")
-            left.remove(variable)
-            within = tuple(sorted(inner(variable))) if variable in self._bonds else ()
-            own = tuple(sorted(touching.pop(variable)))
-            scope = tuple(sorted(neighbours[variable] - {variable}))
-            made = len(self._scopes)
-            self._scopes.append(scope)
-            steps.append(_Step(variable, own, scope, made, within))
-            if variable in self._bonds:
-                for other in self._bonds[variable].others:
-                    held[other] -= 1
-            for other in scope:
-                touching[other].difference_update(own)
-                touching[other].add(made)
-                neighbours[other].discard(variable)
-                neighbours[other].update(scope)
-            for other in left.intersection(scope):
-                cost[other] = entries(other)
-        return tuple(steps)
 
     def put(self, number: int, array: FloatArray) -> None:
         """Give a table its values."""
