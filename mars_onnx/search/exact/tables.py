@@ -12,9 +12,12 @@ the two others are.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, prod
+from functools import lru_cache
+from math import exp, inf, prod
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +27,10 @@ IntArray = npt.NDArray[np.int64]
 
 #: Entries of the largest intermediate table; wider graphs are not for this method.
 MOST_ENTRIES = 20_000_000
+
+#: Orders that are tried where variables are bound, and the first one has more entries than these.
+_TRIES = 40
+_MANY = 3_000_000
 
 
 class TooWideError(Exception):
@@ -41,6 +48,20 @@ class Bond:
 
     others: tuple[int, int]
     values: IntArray
+
+
+class _Bound(NamedTuple):
+    """What of a bond matters for an order.
+
+    Attributes:
+        variable: The bound one.
+        others: The two others.
+        values: How many it can have for each pair of theirs.
+    """
+
+    variable: int
+    others: tuple[int, int]
+    values: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +102,14 @@ def _ordered(
     sizes: Sequence[int],
     scopes: Sequence[tuple[int, ...]],
     keep: Sequence[int],
-    bonds: Mapping[int, Bond],
+    bonds: tuple[_Bound, ...],
     left_behind: bool,
+    chance: random.Random | None = None,
 ) -> _Order:
-    """First of all the variable whose table is smallest: the one that is summed up, or the one that is left behind."""
+    """First of all the variable whose table is smallest: the one that is summed up, or the one that is left behind.
+
+    With some chance for others.
+    """
     every = list(scopes)
     neighbours: dict[int, set[int]] = {variable: {variable} for variable in range(len(sizes))}
     touching: dict[int, set[int]] = {variable: set() for variable in range(len(sizes))}
@@ -94,9 +119,11 @@ def _ordered(
             touching[variable].add(number)
     #: By how many variables that are bound to it each one is held back.
     held = dict.fromkeys(range(len(sizes)), 0)
-    for variable, bond in bonds.items():
-        for name in (variable, *bond.others):
-            neighbours[name].update((variable, *bond.others))
+    bound = {bond.variable: bond for bond in bonds}
+    for bond in bonds:
+        together = (bond.variable, *bond.others)
+        for name in together:
+            neighbours[name].update(together)
         for other in bond.others:
             held[other] += 1
     left = set(range(len(sizes))) - set(keep)
@@ -106,14 +133,14 @@ def _ordered(
 
     def entries(variable: int) -> int:
         """What is worked out; of a variable that is bound, less than all."""
-        if variable not in bonds:
+        if variable not in bound:
             return prod(sizes[other] for other in neighbours[variable])
         made = prod(sizes[other] for other in neighbours[variable] if other != variable)
-        several = int(bonds[variable].values.shape[-1])
-        return made * several + prod(sizes[other] for other in (variable, *inner(variable)))
+        return made * bound[variable].values + prod(sizes[other] for other in (variable, *inner(variable)))
 
-    def size(variable: int) -> int:
-        return prod(sizes[other] for other in neighbours[variable] if other != variable or not left_behind)
+    def size(variable: int) -> float:
+        exact = prod(sizes[other] for other in neighbours[variable] if other != variable or not left_behind)
+        return exact * exp(chance.gauss(0.0, 1.0)) if chance else exact
 
     cost = {variable: size(variable) for variable in left}
     steps: list[_Step] = []
@@ -125,12 +152,12 @@ def _ordered(
         if largest > MOST_ENTRIES:
             return _Order((), inf, largest)
         left.remove(variable)
-        within = tuple(sorted(inner(variable))) if variable in bonds else ()
+        within = tuple(sorted(inner(variable))) if variable in bound else ()
         own = tuple(sorted(touching.pop(variable)))
         scope = tuple(sorted(neighbours[variable] - {variable}))
         steps.append(_Step(variable, own, scope, len(every), within))
-        if variable in bonds:
-            for other in bonds[variable].others:
+        if variable in bound:
+            for other in bound[variable].others:
                 held[other] -= 1
         for other in scope:
             touching[other].difference_update(own)
@@ -141,6 +168,20 @@ def _ordered(
         for other in left.intersection(scope):
             cost[other] = size(other)
     return _Order(tuple(steps), total, largest)
+
+
+@lru_cache(maxsize=4096)
+def _best_order(
+    sizes: tuple[int, ...], scopes: tuple[tuple[int, ...], ...], keep: tuple[int, ...], bonds: tuple[_Bound, ...]
+) -> _Order:
+    """A good order. Where variables are bound, orders differ much, and several are tried if that can be worth it."""
+    best = _ordered(sizes, scopes, keep, bonds, left_behind=False)
+    if best.entries > _MANY and bonds:
+        chance = random.Random(0)
+        others = [_ordered(sizes, scopes, keep, bonds, left_behind=True)]
+        others += [_ordered(sizes, scopes, keep, bonds, True, chance) for _ in range(_TRIES)]
+        best = min((best, *others), key=lambda order: order.entries)
+    return best
 
 
 class Elimination:
@@ -167,11 +208,8 @@ class Elimination:
         self.keep = tuple(keep)
         self._sizes = tuple(sizes)
         self._bonds = dict(bonds or {})
-        # Where variables are bound, which rule is the better one differs much; where none is, the first one does well.
-        found = [
-            _ordered(self._sizes, scopes, self.keep, self._bonds, rule) for rule in (False, True)[: 1 + bool(bonds)]
-        ]
-        best = min(found, key=lambda order: order.entries)
+        bound = tuple(_Bound(name, bond.others, bond.values.shape[-1]) for name, bond in self._bonds.items())
+        best = _best_order(self._sizes, tuple(scopes), self.keep, bound)
         if best.largest > MOST_ENTRIES:
             raise TooWideError(f"a table of {best.largest} entries")
         self._steps = best.steps
