@@ -9,7 +9,7 @@ import numpy as np
 
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.chain import Chain
-from mars_onnx.search.exact.factors import Decision, Move, SegmentBuild, segment_build
+from mars_onnx.search.exact.factors import Decision, Move, SegmentBuild, finer_build, segment_build
 from mars_onnx.search.exact.moves import FloatArray
 from mars_onnx.search.exact.onset import OnSet
 from mars_onnx.search.exact.passage import Passage, passage
@@ -80,9 +80,22 @@ class SegmentTables:
             changed |= layouts.moves(self.chain.kinds[move.tensor]).sharpen(move.source, move.target)
         for number, strategy in decision.strategies.items():
             changed |= layouts.price_resolution(self.chain.problem.layers[number].signature, strategy)
+        if not changed and decision.loose:
+            changed = self._finer(solved)
         if not changed:
             solved.sharp.add((row, column))
         return changed
+
+    def _finer(self, solved: Solved) -> bool:
+        """Have more hubs in a segment; says whether that is possible."""
+        index = solved.build.index
+        build = finer_build(solved.build) if self._builds.get(index) is solved.build else None
+        if build is None:
+            return False
+        self._builds[index] = build
+        del self._solved[index]
+        self.on.layouts.tick()
+        return True
 
     def _raised(self, solved: Solved, row: int, column: int) -> bool:
         """Whether a bound is higher since somebody has asked for a decision; then it is in the tables from now on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from mars_onnx.search.exact.sharing import SharedEdge, Sharing, hubs_of
 from mars_onnx.search.exact.tables import Bond, Elimination, TooWideError
 from mars_onnx.search.exact.takers import charged, domain, needs_of, unstated
 from mars_onnx.search.problem import Layer, Source
+
+#: Costs that differ by less, relatively, do so by rounding.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,13 @@ class Decision:
         strategies: Per layer the number of its strategy.
         entries: Tensors that are brought, once for all takers, into a layout.
         moves: Every redistribution, entries included; those that nothing moves in, too.
+        loose: Whether the tables may promise less, as layers share fewer moves than it seems there.
     """
 
     strategies: dict[int, int]
     entries: dict[Source, int]
     moves: tuple[Move, ...]
+    loose: bool = False
 
 
 @dataclass(eq=False)
@@ -123,20 +128,20 @@ class SegmentBuild:
     tables; without them, everyone who may share a move is charged a part of it.
     """
 
-    def __init__(self, chain: Chain, on: OnSet, index: int, hubs: bool = True) -> None:
+    def __init__(self, chain: Chain, on: OnSet, index: int, hubs: int = 1) -> None:
         """Put the factors together.
 
         Args:
             chain: The problem.
             on: The set.
             index: Of the segment.
-            hubs: Whether to have them.
+            hubs: How many a tensor can have at once.
 
         Raises:
             TooWideError: There are some, and tables are too wide with them.
         """
-        self.chain, self.on, self._hubs = chain, on, hubs
-        self.segment = chain.segments[index]
+        self.chain, self.on, self.hubs = chain, on, hubs
+        self.index, self.segment = index, chain.segments[index]
         self._makers: list[_Maker] = []
         #: What costs come from: layers, and types of tensors.
         self._layer_layouts: dict[int, LayerLayouts] = {}
@@ -146,7 +151,7 @@ class SegmentBuild:
         self._made: dict[Source, tuple[int, IntArray]] = {}
         self._entered: dict[Source, tuple[int, IntArray]] = {}
         self._layers: dict[int, _LayerVariable] = {}
-        self._sharings: dict[Source, Sharing | None] = {}
+        self._sharings: dict[Source, tuple[int, Sharing] | None] = {}
         self._bonds: dict[int, Bond] = {}
         gate = self.segment.gate
         self.rows = np.zeros(1, np.int64) if gate is None else domain(chain, on, gate)
@@ -272,28 +277,30 @@ class SegmentBuild:
             if tensor not in self.chain.kinds:
                 continue
             entered, layouts = self._available(tensor)
-            sharing = self._sharing(tensor, entered, layouts)
+            found = self._sharing(tensor, entered, layouts)
             for needs in needs_of(self.chain, self.on, number, tensor):
-                if sharing is None:
-                    variable, part = entered, charged(self.chain, self.on, tensor, needs)
+                if found is None:
+                    part = charged(self.chain, self.on, tensor, needs)
+                    taken.append(_Taken(tensor, entered, layouts, entered, needs, part, None))
                 else:
-                    variable, part = self._variable(sharing.sources), np.ones(len(needs))
-                    self._bonds[variable] = sharing.bond(entered)
-                taken.append(_Taken(tensor, entered, layouts, variable, needs, part, sharing))
+                    hub, sharing = found
+                    variable = self._variable(sharing.sources)
+                    self._bonds[variable] = sharing.bond(entered, hub)
+                    taken.append(_Taken(tensor, entered, layouts, variable, needs, np.ones(len(needs)), sharing))
         return taken
 
-    def _sharing(self, tensor: Source, entered: int, layouts: IntArray) -> Sharing | None:
-        """What the takers of a tensor can share, if there are hubs."""
+    def _sharing(self, tensor: Source, entered: int, layouts: IntArray) -> tuple[int, Sharing] | None:
+        """What the takers of a tensor can share, and the variable of its hubs, if there are any."""
         if tensor not in self._sharings:
             self._sharings[tensor] = None
-            takers, hubs = hubs_of(self.chain, self.on, tensor) if self._hubs else (1, np.zeros(0, np.int64))
+            takers, hubs = hubs_of(self.chain, self.on, tensor) if self.hubs else (1, np.zeros(0, np.int64))
             if takers > 1 and len(hubs):
                 edge = self.on.layouts.edge(self.chain.kinds[tensor], layouts, hubs)
-                sharing = Sharing(0, takers, layouts, hubs, edge)
-                sharing = replace(sharing, variable=self._variable(sharing.states))
+                sharing = Sharing(takers, layouts, hubs, edge, min(self.hubs, takers // 2))
+                variable = self._variable(sharing.states)
                 self._edges[id(edge)] = edge
-                self._changing((entered, sharing.variable), edge.refresh, sharing.seconds)
-                self._sharings[tensor] = sharing
+                self._changing((entered, variable), edge.refresh, sharing.seconds)
+                self._sharings[tensor] = variable, sharing
         return self._sharings[tensor]
 
     def decision(self, row: int, column: int) -> Decision:
@@ -301,6 +308,9 @@ class SegmentBuild:
         values = self._sum.assignment(dict(zip(self._sum.keep, (row, column), strict=True)))
         strategies: dict[int, int] = {}
         moves: list[Move] = []
+        #: Per tensor with more shared moves than hubs, seconds to each need, and what the tables charge for all.
+        paid: dict[Source, dict[int, float]] = {}
+        promised: dict[Source, float] = {}
         for number, own in self._layers.items():
             table = self.on.layer(self.chain.problem.layers[number].signature)
             candidates = np.flatnonzero(own.classes == values[own.variable])
@@ -310,9 +320,14 @@ class SegmentBuild:
                 cost = cost + edge.seconds[values[entry.variable], columns[candidates]] * entry.charged[candidates]
             best = int(candidates[np.argmin(cost)])
             strategies[number] = best
-            for entry in own.taken:
-                held = int(entry.layouts[values[entry.entered]])
-                moves.append(Move(entry.tensor, held, int(entry.needs[best])))
+            for entry, (edge, columns) in zip(own.taken, own.edges, strict=True):
+                held, needed = int(entry.layouts[values[entry.entered]]), int(entry.needs[best])
+                moves.append(Move(entry.tensor, held, needed))
+                if isinstance(edge, SharedEdge) and edge.in_parts(values[entry.variable]):
+                    full = edge.edge.seconds[values[entry.entered], columns[best]]
+                    paid.setdefault(entry.tensor, {})[needed] = float(full)
+                    part = float(edge.seconds[values[entry.variable], columns[best]])
+                    promised[entry.tensor] = promised.get(entry.tensor, 0.0) + part
         entries: dict[Source, int] = {}
         for tensor, (variable, layouts) in self._entered.items():
             made, made_layouts = self._made.get(tensor, (variable, layouts))
@@ -320,7 +335,8 @@ class SegmentBuild:
                 entries[tensor] = int(layouts[values[variable]])
             if made != variable:
                 moves.append(Move(tensor, int(made_layouts[values[made]]), entries[tensor]))
-        return Decision(strategies, entries, tuple(moves))
+        loose = any(sum(own.values()) > promised[tensor] * (1 + _ROUNDING) for tensor, own in paid.items())
+        return Decision(strategies, entries, tuple(moves), loose)
 
 
 def segment_build(chain: Chain, on: OnSet, index: int) -> SegmentBuild:
@@ -328,7 +344,15 @@ def segment_build(chain: Chain, on: OnSet, index: int) -> SegmentBuild:
     try:
         return SegmentBuild(chain, on, index)
     except TooWideError:
-        return SegmentBuild(chain, on, index, hubs=False)
+        return SegmentBuild(chain, on, index, hubs=0)
+
+
+def finer_build(build: SegmentBuild) -> SegmentBuild | None:
+    """The same with more hubs at once; ``None`` where its tables are too wide for that."""
+    try:
+        return SegmentBuild(build.chain, build.on, build.index, build.hubs + 1)
+    except TooWideError:
+        return None
 
 
 def _classes(columns: list[IntArray], count: int) -> tuple[IntArray, IntArray]:
