@@ -103,6 +103,7 @@ def _ordered(
     scopes: Sequence[tuple[int, ...]],
     keep: Sequence[int],
     bonds: tuple[_Bound, ...],
+    most: int,
     left_behind: bool,
     chance: random.Random | None = None,
 ) -> _Order:
@@ -149,7 +150,7 @@ def _ordered(
         _, variable = min((cost[candidate], candidate) for candidate in left if not held[candidate])
         own_entries = entries(variable)
         total, largest = total + own_entries, max(largest, own_entries)
-        if largest > MOST_ENTRIES:
+        if largest > most:
             return _Order((), inf, largest)
         left.remove(variable)
         within = tuple(sorted(inner(variable))) if variable in bound else ()
@@ -172,14 +173,18 @@ def _ordered(
 
 @lru_cache(maxsize=4096)
 def _best_order(
-    sizes: tuple[int, ...], scopes: tuple[tuple[int, ...], ...], keep: tuple[int, ...], bonds: tuple[_Bound, ...]
+    sizes: tuple[int, ...],
+    scopes: tuple[tuple[int, ...], ...],
+    keep: tuple[int, ...],
+    bonds: tuple[_Bound, ...],
+    most: int,
 ) -> _Order:
     """A good order. Where variables are bound, orders differ much, and several are tried if that can be worth it."""
-    best = _ordered(sizes, scopes, keep, bonds, left_behind=False)
+    best = _ordered(sizes, scopes, keep, bonds, most, left_behind=False)
     if best.entries > _MANY and bonds:
         chance = random.Random(0)
-        others = [_ordered(sizes, scopes, keep, bonds, left_behind=True)]
-        others += [_ordered(sizes, scopes, keep, bonds, True, chance) for _ in range(_TRIES)]
+        others = [_ordered(sizes, scopes, keep, bonds, most, left_behind=True)]
+        others += [_ordered(sizes, scopes, keep, bonds, most, True, chance) for _ in range(_TRIES)]
         best = min((best, *others), key=lambda order: order.entries)
     return best
 
@@ -209,7 +214,7 @@ class Elimination:
         self._sizes = tuple(sizes)
         self._bonds = dict(bonds or {})
         bound = tuple(_Bound(name, bond.others, bond.values.shape[-1]) for name, bond in self._bonds.items())
-        best = _best_order(self._sizes, tuple(scopes), self.keep, bound)
+        best = _best_order(self._sizes, tuple(scopes), self.keep, bound, MOST_ENTRIES)
         if best.largest > MOST_ENTRIES:
             raise TooWideError(f"a table of {best.largest} entries")
         self._steps = best.steps
