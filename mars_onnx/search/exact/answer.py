@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mars_onnx.rules.base import TensorType
-from mars_onnx.search.exact.build import Decision, SegmentTables
+from mars_onnx.search.exact.build import SegmentTables
+from mars_onnx.search.exact.factors import Decision
 from mars_onnx.search.exact.forward import Forward, Way
 from mars_onnx.search.exact.sets import State
 from mars_onnx.search.problem import Problem, Source

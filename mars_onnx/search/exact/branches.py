@@ -16,8 +16,8 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.aims import LeastLatency
 from mars_onnx.search.exact.answer import Assembly
-from mars_onnx.search.exact.build import Decision
 from mars_onnx.search.exact.chain import Chain
+from mars_onnx.search.exact.factors import Decision
 from mars_onnx.search.exact.forward import Forward, Way
 from mars_onnx.search.exact.moves import FloatArray, Moves
 from mars_onnx.search.exact.segments import inputs_of

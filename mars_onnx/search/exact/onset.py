@@ -243,6 +243,10 @@ class SetLayouts:
         self._clock.tick()
         return True
 
+    def tick(self) -> None:
+        """Note that some table says more than before."""
+        self._clock.tick()
+
     @property
     def edges(self) -> tuple[Edge, ...]:
         """All edges by now."""

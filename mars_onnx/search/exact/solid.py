@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 from mars_onnx.search.exact.aims import LeastLatency
 from mars_onnx.search.exact.answer import mapping_of
-from mars_onnx.search.exact.build import Move, SegmentTables
+from mars_onnx.search.exact.build import SegmentTables
+from mars_onnx.search.exact.factors import Move
 from mars_onnx.search.exact.forward import Forward, Step, Way
 from mars_onnx.search.exact.sets import Sets, State
 from mars_onnx.sharding.mapping import Mapping

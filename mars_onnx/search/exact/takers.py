@@ -69,8 +69,5 @@ def charged(chain: Chain, on: OnSet, tensor: Source, needs: IntArray) -> FloatAr
     if len(every) < 2:
         return np.ones(len(needs))
     sharing = np.sum([np.isin(needs, needed) for needed in every], axis=0)
-    # Two takers that need the same do as well if the tensor enters in that layout, where it can.
-    if len(every) == 2:
-        sharing = np.where(np.isin(needs, on.layouts.identity(chain.kinds[tensor])[0]), 1, sharing)
     parts: FloatArray = 1.0 / np.maximum(sharing, 1)
     return parts

@@ -63,8 +63,46 @@ shared (float[1,4,8,1] x) => (float[1,2,8,1] z) {
     [right] c = Conv <pads = [1,0,1,0]> (a, w2x4x3x1)
     [sum] z = Add (b, c)
 }"""
-#: Networks in which two layers may share a move: where they do, the tables charge each a part, and may leave a gap.
+THREE = """
+three (float[1,16,256,1] x) => (float[1,48,256,1] z) {
+    [stem] a = Relu (x)
+    [left] b = Conv (a, w16x16x1x1)
+    [middle] c = Conv (a, w16x16x1x1)
+    [right] d = Conv (a, w16x16x1x1)
+    [join] z = Concat <axis = 1> (b, c, d)
+}"""
+FOUR = """
+four (float[1,16,256,1] x) => (float[1,64,256,1] z) {
+    [stem] a = Conv (x, w16x16x1x1)
+    [one] b = Conv <pads = [1,0,1,0]> (a, w16x16x3x1)
+    [two] c = Conv <pads = [1,0,1,0]> (a, w16x16x3x1)
+    [three] d = Conv (a, w16x16x1x1)
+    [join] z = Concat <axis = 1> (a, b, c, d)
+}"""
+FIVE = """
+five (float[1,16,256,1] x) => (float[1,80,256,1] z) {
+    [stem] a = Conv (x, w16x16x1x1)
+    [one] b = Conv <pads = [1,0,1,0]> (a, w16x16x3x1)
+    [two] c = Conv <pads = [1,0,1,0]> (a, w16x16x3x1)
+    [three] d = Conv (a, w16x16x1x1)
+    [four] e = Conv (a, w16x16x1x1)
+    [join] z = Concat <axis = 1> (a, b, c, d, e)
+}"""
+ATTENTION = """
+attention (float[64,64] x) => (float[64,64] z) {
+    [stem] a = Relu (x)
+    [query] q = MatMul (a, w64x64)
+    [key] k = MatMul (a, w64x64)
+    [value] v = MatMul (a, w64x64)
+    [turned] t = Transpose <perm = [1,0]> (k)
+    [scores] s = MatMul (q, t)
+    [mixed] m = MatMul (s, v)
+    [sum] z = Add (m, a)
+}"""
+#: Networks in which two layers may share a move.
 SHARING = {"shared": SHARED, "projection": PROJECTION}
+#: Networks in which more layers may.
+MORE_SHARING = {"three": THREE, "four": FOUR, "five": FIVE, "attention": ATTENTION}
 #: Networks in which sets may overlap: their answers have a bound, and no proof.
 OPEN = {"two inputs": TWO_INPUTS, "two outputs": TWO_OUTPUTS}
 
@@ -105,8 +143,15 @@ def test_layers_that_share_a_move(name: str, seed: int) -> None:
     least = BruteForce(posed, pool, found.cost_s * (1 + 1e-9)).run()
     assert found.lower_bound_s is not None
     assert found.lower_bound_s <= least * (1 + 1e-9)
+    # Of the other network both layers wait for nothing but the model input, so that sets may overlap.
+    assert found.ending is (Ending.PROVEN if name == "shared" else Ending.GAP)
     if found.ending is Ending.PROVEN:
         assert found.cost_s == pytest.approx(least, rel=1e-9)
+
+
+@pytest.mark.parametrize(("name", "seed"), [("three", 3), ("four", 3)])
+def test_more_layers_that_share_moves(name: str, seed: int) -> None:
+    _check(MORE_SHARING[name], random_pool(seed, 2, fast=True))
 
 
 @pytest.mark.parametrize("name", OPEN)

@@ -25,7 +25,7 @@ from tests.end_to_end.checking import canonical
 from tests.pool_factory import pool_of
 from tests.search.exact.brute_force import BruteForce
 from tests.search.exact.random_pools import random_pool
-from tests.search.exact.test_against_brute_force import NETWORKS, OPEN, PROJECTION, SHARED
+from tests.search.exact.test_against_brute_force import MORE_SHARING, NETWORKS, OPEN, PROJECTION, SHARED
 from tests.search.milp.four_accelerators import some_of_fpga_pool
 from tests.search.milp.specialists import SPECIALS, specialists
 from tests.search.networks import CHAIN, RESIDUAL, adaptive_pool, check_end_to_end, problem
@@ -101,6 +101,20 @@ def test_layers_that_share_a_move_are_no_gap(text: str, seed: int) -> None:
     if text is SHARED:
         # The branches of the other one may run side by side in the space of exact search alone.
         assert found.cost_s <= exact.cost_s * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", MORE_SHARING)
+@pytest.mark.parametrize("numbers", [(0, 1, 2, 3), (0, 1, 4, 5)], ids=["one group", "two groups"])
+def test_agrees_with_exact_where_many_layers_share_moves(name: str, numbers: tuple[int, ...]) -> None:
+    pool = some_of_fpga_pool(*numbers)
+    _agree(problem(MORE_SHARING[name], pool), pool)
+
+
+@pytest.mark.parametrize("name", MORE_SHARING)
+@pytest.mark.parametrize(("seed", "size"), [(1, 2), (3, 2), (0, 3), (1, 3)])
+def test_agrees_with_exact_on_random_pools_where_many_share(name: str, seed: int, size: int) -> None:
+    pool = random_pool(seed, size, fast=True)
+    _agree(problem(MORE_SHARING[name], pool), pool)
 
 
 @pytest.mark.slow
