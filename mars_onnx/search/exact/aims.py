@@ -46,6 +46,9 @@ class Aim(Protocol):
         ...
 
 
+#: So many times as many segments as kinds of them make a chain long.
+_LONG = 8
+
 #: Which sets can follow which depends on the pool and the first sets only.
 _ORDERS: WeakKeyDictionary[Sets, dict[tuple[object, ...], Order]] = WeakKeyDictionary()
 
@@ -84,15 +87,18 @@ class LeastLatency:
     def unknown(self) -> list[tuple[State, int]]:
         """Sets and segments at which nobody has looked, on what looks like the best way; none if that is hopeless.
 
-        Of these, as many as will probably do to make it hopeless: those first that other sets say take long.
+        Of these, as many as will probably do to make it hopeless: those first that other sets say take long. Of a long
+        chain of few kinds of segments, all kinds: to look at them takes less than to find a way.
         """
         if self.least_s >= self.limit:
             return []
         found: dict[tuple[int, int], tuple[State, int]] = {}
         gains: dict[tuple[int, int], float] = {}
         alike = self._sets.chain.alike
+        kinds = dict.fromkeys(alike)
+        long = len(alike) > _LONG * len(kinds)
         for state, segments in self._rest.best():
-            for index in segments:
+            for index in kinds if long else segments:
                 if self._sets.known(state, index) is None:
                     key = (self._sets.key(state), alike[index])
                     found.setdefault(key, (state, index))
@@ -100,7 +106,7 @@ class LeastLatency:
         wanted: list[tuple[State, int]] = []
         least = self.least_s
         for key in sorted(found, key=lambda key: -gains[key]):
-            if least >= self.limit:
+            if least >= self.limit and not long:
                 break
             wanted.append(found[key])
             least += gains[key]
