@@ -229,6 +229,11 @@ class OpRule:
         """Every axis whole, as 0-d arrays."""
         return {a.name: (np.asarray(0, np.int64), np.asarray(a.size, np.int64)) for a in self.axes}
 
+    @property
+    def choosy_axes(self) -> tuple[str, ...]:
+        """Names of the axes whose ranges :meth:`problem` looks at; without any, it has no objection ever."""
+        return () if type(self).problem is OpRule.problem else tuple(axis.name for axis in self.axes)
+
     def problem(self, ranges: Mapping[str, tuple[int, int]]) -> str | None:
         """Why a (non-empty) share cannot be computed by a local node, in words for the user; ``None`` if it can."""
         return None

@@ -56,6 +56,10 @@ class ConvRule(OpRule):
     def _outputs_per_group(self) -> int:
         return self.signature.input(1).shape[0] // self.groups
 
+    @property
+    def choosy_axes(self) -> tuple[str, ...]:
+        return () if self.groups == 1 else ("Cout", "Cin")
+
     def problem(self, ranges: Mapping[str, tuple[int, int]]) -> str | None:
         if self.groups == 1:
             return None

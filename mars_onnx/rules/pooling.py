@@ -39,6 +39,10 @@ class PoolRule(OpRule):
             return None
         return [window.pads(*ranges[window.axis], 0, window.kernel) for window in self.windows]
 
+    @property
+    def choosy_axes(self) -> tuple[str, ...]:
+        return tuple(window.axis for window in self.windows)
+
     def problem(self, ranges: Mapping[str, Range]) -> str | None:
         for window, pads in zip(self.windows, self._local_pads(ranges) or (), strict=False):
             low, high = ranges[window.axis]

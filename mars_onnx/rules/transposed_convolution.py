@@ -78,6 +78,10 @@ class TransposedConvolutionRule(OpRule):
     groups: int = 1
     windows: tuple[TransposedWindow, ...] = ()
 
+    @property
+    def choosy_axes(self) -> tuple[str, ...]:
+        return () if self.groups == 1 else ("Cout",)
+
     def problem(self, ranges: Mapping[str, Range]) -> str | None:
         per_group = self.signature.input(1).shape[1]
         low, high = ranges["Cout"]

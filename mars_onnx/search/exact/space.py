@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.rules.base import Dims, OpRule, Signature
+from mars_onnx.rules.base import Dims, Signature
 from mars_onnx.rules.registry import rule_for
 from mars_onnx.search.exact.strategies import BoolArray, Cuts, Levels, RangeArrays, cuts
 from mars_onnx.sharding.strategy import Strategy
@@ -77,15 +77,19 @@ def sound_cuts(signature: Signature, levels: Levels) -> Cuts:
     """All strategies without rings but for those that the rule refuses."""
     rule = rule_for(signature)
     every = cuts(rule.axes, levels)
-    if type(rule).problem is OpRule.problem or not every.ranges:
+    names = rule.choosy_axes
+    if not names:
         return every
-    bounds = np.stack([bound for pair in every.ranges.values() for bound in pair], -1)
+    bounds = np.stack([bound for name in names for bound in every.ranges[name]], -1)
+    # Who does nothing has no part in it.
+    bounds[every.idle] = -1
     unique, inverse = np.unique(bounds.reshape(-1, bounds.shape[-1]), axis=0, return_inverse=True)
+    others = {axis.name: (0, axis.size) for axis in rule.axes}
     fine = np.ones(len(unique), np.bool_)
     for number, row in enumerate(unique.tolist()):
-        own = dict(zip(every.ranges, zip(row[0::2], row[1::2], strict=True), strict=True))
-        if all(low < high for low, high in own.values()):
-            fine[number] = rule.problem(own) is None
+        if row[0] >= 0:
+            own = dict(zip(names, zip(row[0::2], row[1::2], strict=True), strict=True))
+            fine[number] = rule.problem(others | own) is None
     refused: BoolArray = ~fine[inverse].reshape(every.idle.shape)
     return every.only(np.count_nonzero(refused, axis=1) == 0)
 
