@@ -37,6 +37,10 @@ def move_bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> Flo
     around, wanted = np.concatenate([held, clusters.around], axis=1), np.concatenate([needed, clusters.wanted], axis=1)
     kept, waits = np.ones(()), np.zeros(())
     for dim in range(held.shape[2]):
+        low, high = around[0, 0, dim].tolist()
+        if (around[:, :, dim] == (low, high)).all() and (wanted[:, :, dim] == (low, high)).all():
+            kept = kept * (high - low)
+            continue
         ranges = _Ranges(around[:, :, dim], wanted[:, :, dim], members)
         kept = kept * ranges.spread(ranges.common)
         waits = waits + ranges.spread(_waiting(ranges.partners, port, latency), members)
@@ -169,7 +173,7 @@ class _Clusters:
     Attributes:
         members: Places of those of each.
         around: Per cluster once more than it has members, the box around all that it holds, ``[A, boxes, rank, 2]``.
-        wanted: Per cluster the box that all its members need together, if that is a box, and then what each needs.
+        wanted: Per cluster the box that all its members need together, if it is one, and then what each needs.
     """
 
     members: tuple[IntArray, ...]
@@ -186,7 +190,7 @@ def _clusters(held: IntArray, needed: IntArray, group: IntArray) -> _Clusters:
     for inside in places:
         around.append(np.repeat(_hull(held[:, inside])[:, None], 1 + len(inside), axis=1))
         own = needed[:, inside]
-        together = np.where(_complete(own)[:, None, None], _hull(own), 0)
+        together = np.where(_complete(own)[:, None, None], _hull(own), own[:, 0])
         wanted += [together[:, None], own]
     return _Clusters(places, np.concatenate(around, axis=1), np.concatenate(wanted, axis=1))
 

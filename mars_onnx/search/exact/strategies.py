@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import combinations, product
 from math import prod
 
@@ -54,7 +54,6 @@ class Cuts:
         scatter: Per strategy the number of the axis along which partial sums are scattered, or -1.
         parts: Per strategy, in how many partial sums it leaves its outputs.
         part: Per strategy and member, which of them it has.
-        kept: As ``ranges``, but per strategy, and after partial sums are resolved.
     """
 
     axes: tuple[Axis, ...]
@@ -67,7 +66,17 @@ class Cuts:
     scatter: IntArray
     parts: IntArray
     part: IntArray
-    kept: RangeArrays
+
+    @cached_property
+    def kept(self) -> RangeArrays:
+        """As ``ranges``, but per strategy, and after partial sums are resolved."""
+        kept = {name: (low[self.pattern], high[self.pattern]) for name, (low, high) in self.ranges.items()}
+        for number, axis in enumerate(self.axes):
+            rows = np.flatnonzero((self.scatter == number) & (self.parts > 1))
+            if len(rows):
+                low, high = kept[axis.name]
+                low[rows], high[rows] = _scattered(axis, low[rows], high[rows], self.parts[rows], self.part[rows])
+        return kept
 
     def strategy(self, row: int) -> Strategy:
         """A strategy as a mapping says it."""
@@ -99,7 +108,6 @@ class Cuts:
             self.scatter[rows],
             self.parts[rows],
             self.part[rows],
-            {name: (low[rows], high[rows]) for name, (low, high) in self.kept.items()},
         )
 
 
@@ -145,17 +153,15 @@ def cuts(axes: tuple[Axis, ...], levels: Levels) -> Cuts:
             parts, part = parts * count, part * count[:, None] + rank
     part[idle] = 0
     pattern, scatter = _resolved(axes, ways)
-    kept = _kept(axes, ranges, pattern, scatter, parts, part)
     everything = np.arange(len(factors))
-    resolved = pattern, scatter, parts[pattern], part[pattern]
-    return Cuts(axes, factors, single, everything, ranges, idle, *resolved, kept)
+    return Cuts(axes, factors, single, everything, ranges, idle, pattern, scatter, parts[pattern], part[pattern])
 
 
 def _pieces(axis: Axis, ways: IntArray, digits: IntArray) -> tuple[IntArray, IntArray, IntArray, IntArray]:
     """Starts and stops of pieces of an axis; per pattern how many are not empty, and which of these each is."""
     low, high = np.zeros(digits.shape, np.int64), np.full(digits.shape, axis.size, np.int64)
     count, rank = np.ones(len(ways), np.int64), np.zeros(digits.shape, np.int64)
-    for number in np.unique(ways).tolist():
+    for number in np.unique(ways).tolist() if (ways > 1).any() else ():
         if number > 1:
             rows = ways == number
             pieces = np.asarray(cut(axis, (1,) * number), np.int64)
@@ -179,26 +185,15 @@ def _resolved(axes: tuple[Axis, ...], ways: IntArray) -> tuple[IntArray, IntArra
     return pattern, way - 1
 
 
-def _kept(
-    axes: tuple[Axis, ...], ranges: RangeArrays, pattern: IntArray, scatter: IntArray, parts: IntArray, part: IntArray
-) -> RangeArrays:
-    """The ranges that members keep after partial sums are resolved."""
-    kept = {name: (low[pattern], high[pattern]) for name, (low, high) in ranges.items()}
-    for number, axis in enumerate(axes):
-        rows = np.flatnonzero((scatter == number) & (parts[pattern] > 1))
-        if not len(rows):
-            continue
-        low, high = kept[axis.name]
-        start, length = low[rows], np.maximum(high[rows] - low[rows], 0)
-        of = np.broadcast_to(parts[pattern[rows]][:, None], length.shape)
-        first, last = np.zeros_like(start), np.zeros_like(start)
-        for size, count in set(zip(length.ravel().tolist(), of.ravel().tolist(), strict=True)):
-            at = (length == size) & (of == count)
-            pieces = np.asarray(cut(replace(axis, size=size), (1,) * count), np.int64)
-            own = part[pattern[rows]][at]
-            first[at], last[at] = pieces[own, 0], pieces[own, 1]
-        low[rows], high[rows] = start + first, start + last
-    return kept
+def _scattered(axis: Axis, low: IntArray, high: IntArray, parts: IntArray, part: IntArray) -> tuple[IntArray, IntArray]:
+    """Which piece of its range of an axis everyone keeps: ``part`` of ``parts``."""
+    length, of = np.maximum(high - low, 0), np.broadcast_to(parts[:, None], low.shape)
+    first, last = np.zeros_like(low), np.zeros_like(low)
+    for size, count in set(zip(length.ravel().tolist(), of.ravel().tolist(), strict=True)):
+        at = (length == size) & (of == count)
+        pieces = np.asarray(cut(replace(axis, size=size), (1,) * count), np.int64)
+        first[at], last[at] = pieces[part[at], 0], pieces[part[at], 1]
+    return low + first, low + last
 
 
 @dataclass(frozen=True, eq=False)
