@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
@@ -12,6 +12,7 @@ import numpy as np
 from mars_onnx.cost.shares import twin
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import Along, DimMap, IntArray, Ranges, Whole, Window
+from mars_onnx.rules.base import TensorType
 from mars_onnx.rules.registry import rule_for
 from mars_onnx.search.exact.build import SegmentTables
 from mars_onnx.search.exact.chain import Chain
@@ -22,6 +23,7 @@ from mars_onnx.search.exact.runs import Runs, runs_at_least, runs_of
 from mars_onnx.search.exact.shapes import Place, Shapes
 from mars_onnx.search.exact.takers import needs_of
 from mars_onnx.search.exact.tariff import Tariff
+from mars_onnx.search.problem import Problem, Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,13 +224,17 @@ def needed_bytes(chain: Chain, index: int) -> float:
     gate = chain.gate(index)
     if gate is None:
         return 0.0
-    kind = chain.kinds[gate]
+    return needed_of(chain.problem, gate, chain.kinds[gate], chain.consumers.get(gate, ()))
+
+
+def needed_of(problem: Problem, tensor: Source, kind: TensorType, takers: Iterable[int]) -> float:
+    """How many bytes of a tensor some layers take at least, whatever the strategies; 0 if nobody can say."""
     most = 0.0
-    for number in dict.fromkeys(chain.consumers.get(gate, ())):
-        layer = chain.problem.layers[number]
+    for number in dict.fromkeys(takers):
+        layer = problem.layers[number]
         rule = rule_for(layer.signature)
         for source, dims in zip(layer.sources, rule.inputs, strict=False):
-            if source == gate and dims is not None:
+            if source == tensor and dims is not None:
                 whole = {axis.name: (np.asarray(0), np.asarray(axis.size)) for axis in rule.axes}
                 most = max(most, prod((_needed(dim, whole) for dim in dims), start=1.0))
     return most * kind.dtype.bitwidth / 8
