@@ -10,6 +10,7 @@ TITLES: dict[str, str] = {
     "baseline": "the computation-prioritised baseline of MARS (DAC 2023)",
     "genetic": "the two-level genetic algorithm of MARS (DAC 2023)",
     "h2h": "the four steps of H2H (DAC 2022): whole layers on single accelerators",
+    "h2h-fixed": "the same as published: designs are given, all in turn, and no start is added",
     "uniform": "the best uniform strategy: the same split for every layer",
     "single": "the best single accelerator in its best design",
 }

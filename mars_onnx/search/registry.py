@@ -6,7 +6,7 @@ from mars_onnx.errors import UsageError
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.comparators.baseline import baseline
 from mars_onnx.search.comparators.genetic import genetic
-from mars_onnx.search.comparators.h2h import h2h
+from mars_onnx.search.comparators.h2h import h2h, h2h_fixed
 from mars_onnx.search.comparators.single import single
 from mars_onnx.search.comparators.uniform import uniform
 from mars_onnx.search.evaluate import evaluate
@@ -34,6 +34,7 @@ METHODS: dict[str, Method] = {
     "baseline": Method(baseline, TITLES["baseline"], _BOTH),
     "genetic": Method(genetic, TITLES["genetic"], _BOTH),
     "h2h": Method(h2h, TITLES["h2h"], _BOTH),
+    "h2h-fixed": Method(h2h_fixed, TITLES["h2h-fixed"], _BOTH),
     "uniform": Method(uniform, TITLES["uniform"], _BOTH),
     "single": Method(single, TITLES["single"], _BOTH),
 }

@@ -49,7 +49,8 @@ def test_same_answer_again(name: str) -> None:
     assert answers[0] == answers[1]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "baseline"])
+# The others are done after a mapping or two.
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("baseline", "h2h-fixed")])
 def test_time_limit_gives_the_best_so_far(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10**6))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))

@@ -8,7 +8,15 @@ from dataclasses import replace
 import pytest
 
 from mars_onnx.pool.loader import load_pool
-from mars_onnx.search.comparators.h2h import _least_last_finish, design_choices, first_step, h2h, remap
+from mars_onnx.search.comparators.h2h import (
+    _least_last_finish,
+    design_choices,
+    designs_in_turn,
+    first_step,
+    h2h,
+    h2h_fixed,
+    remap,
+)
 from mars_onnx.search.comparators.single import single
 from mars_onnx.search.comparators.trials import Stopwatch
 from mars_onnx.search.comparators.whole_layers import WholeLayers, takes_of, units_of
@@ -82,6 +90,28 @@ def test_designs_are_all_the_same_or_in_turn() -> None:
         for designs in design_choices(mixed)
         for own, name in zip(mixed.accelerators, designs, strict=True)
     )
+
+
+@pytest.mark.parametrize("text", [CHAIN, RESIDUAL, BUSY_BRANCHES], ids=["chain", "residual", "branches"])
+def test_given_designs_are_kept_and_no_start_is_added(text: str) -> None:
+    pool = adaptive_pool(4)
+    posed = problem(text, pool)
+    result = h2h_fixed(posed, pool, SearchOptions())
+    given = designs_in_turn(pool)
+    assert given == ("superlip", "systolic", "winograd", "superlip")
+    for own in result.mapping.sets:
+        assert len(own.members) == 1
+        assert own.designs == (given[own.members[0]],)
+    # The first step, and moves of the fourth for as long as one helps: by hand.
+    costs = WholeLayers(posed, pool, given, Objective.LATENCY)
+    units = units_of(posed, costs.takes)
+    ranks = first_step(posed, costs, units)
+    while remap(posed, costs, units, ranks, Stopwatch(SearchOptions())):
+        pass
+    assert result.cost_s == pytest.approx(costs.cost(ranks), rel=1e-12)
+    assert result.mapping == costs.mapping(ranks)
+    # What chooses among designs and starts has these among them.
+    assert h2h(posed, pool, SearchOptions()).cost_s <= result.cost_s
 
 
 def test_ready_layers_go_where_the_last_finishes_soonest() -> None:

@@ -18,24 +18,38 @@ from mars_onnx.search.problem import Problem, Source
 from mars_onnx.sharding.mapping import Mapping
 
 SPACE = "whole layers on single accelerators of one design each: all the same, or all designs in turn"
+SPACE_FIXED = "whole layers on single accelerators of one given design each: all designs in turn within a group"
 #: So many assignments of ready layers are enumerated at most; of more ready layers, some go first.
 _MOST_ASSIGNMENTS = 4096
 
 
 def h2h(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResult:
-    """The four steps, for every choice of designs that is looked at.
+    """The four steps, for every choice of designs that is looked at, also from the best single accelerator.
 
     Raises:
         InputError: No choice of designs can run all layers.
     """
-    return best_of(problem, pool, options, _mappings(problem, pool, options), "H2H", SPACE)
+    mappings = _mappings(problem, pool, options, design_choices(pool), from_single=True)
+    return best_of(problem, pool, options, mappings, "H2H", SPACE)
 
 
-def _mappings(problem: Problem, pool: Pool, options: SearchOptions) -> Iterator[Mapping]:
+def h2h_fixed(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResult:
+    """The four steps and nothing else, on accelerators that differ and are given: nobody chooses their designs.
+
+    Raises:
+        InputError: The designs cannot run all layers.
+    """
+    mappings = _mappings(problem, pool, options, [designs_in_turn(pool)], from_single=False)
+    return best_of(problem, pool, options, mappings, "H2H, fixed designs", SPACE_FIXED)
+
+
+def _mappings(
+    problem: Problem, pool: Pool, options: SearchOptions, choices: Sequence[tuple[str, ...]], from_single: bool
+) -> Iterator[Mapping]:
     stopwatch = Stopwatch(options)
     refused: InputError | None = None
     made = 0
-    for designs in design_choices(pool):
+    for designs in choices:
         try:
             costs = WholeLayers(problem, pool, designs, options.objective)
         except InputError as error:
@@ -43,9 +57,11 @@ def _mappings(problem: Problem, pool: Pool, options: SearchOptions) -> Iterator[
             continue
         made += 1
         units = units_of(problem, costs.takes)
-        # H2H starts from its first step. So that it never loses to one accelerator alone, that is a start too.
-        alone = min(([rank] * len(problem.layers) for rank in range(pool.size)), key=costs.cost)
-        for start in (first_step(problem, costs, units), alone):
+        starts = [first_step(problem, costs, units)]
+        if from_single:
+            # H2H starts from its first step. So that it never loses to one accelerator alone, that is a start too.
+            starts.append(min(([rank] * len(problem.layers) for rank in range(pool.size)), key=costs.cost))
+        for start in starts:
             ranks = list(start)
             yield costs.mapping(ranks)
             while remap(problem, costs, units, ranks, stopwatch):
@@ -55,16 +71,17 @@ def _mappings(problem: Problem, pool: Pool, options: SearchOptions) -> Iterator[
 
 
 def design_choices(pool: Pool) -> list[tuple[str, ...]]:
-    """Per accelerator a design: the same for all that can take it, for every design; and all designs in turn.
-
-    H2H's accelerators differ and are given; the last choice is like that. In turn means by place within a group.
-    """
+    """Per accelerator a design: the same for all that can take it, for every design; and all designs in turn."""
     found = [
         tuple(name if own.design(name) else own.designs[0].name for own in pool.accelerators) for name in pool.designs
     ]
+    return list(dict.fromkeys([*found, designs_in_turn(pool)]))
+
+
+def designs_in_turn(pool: Pool) -> tuple[str, ...]:
+    """Per accelerator a design, all in turn within a group: as near as there is to H2H's own unlike accelerators."""
     turn = {rank: place for group in pool.groups() for place, rank in enumerate(group)}
-    found.append(tuple(own.designs[turn[own.rank] % len(own.designs)].name for own in pool.accelerators))
-    return list(dict.fromkeys(found))
+    return tuple(own.designs[turn[own.rank] % len(own.designs)].name for own in pool.accelerators)
 
 
 def first_step(problem: Problem, costs: WholeLayers, units: Sequence[Sequence[int]]) -> list[int]:

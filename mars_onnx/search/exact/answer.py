@@ -31,7 +31,14 @@ class Assembly:
         self._layers: dict[int, LayerChoice] = {}
         self._entries: list[Entry] = []
 
-    def add(self, forward: Forward, way: Way, numbers: Sequence[int], first: Decision | None = None) -> None:
+    def add(
+        self,
+        forward: Forward,
+        way: Way,
+        numbers: Sequence[int],
+        first: Decision | None = None,
+        inputs: Sequence[int] | None = None,
+    ) -> None:
         """Take in a way.
 
         Args:
@@ -39,6 +46,7 @@ class Assembly:
             way: Through it.
             numbers: Per layer of the part its number in the whole problem.
             first: What was decided for the first segment, if not by the way.
+            inputs: Per model input of the part its number in the whole problem, if they differ.
         """
         #: Where tensors of the part were made, and in which layout there.
         made: dict[Source, tuple[State, int]] = {}
@@ -70,7 +78,11 @@ class Assembly:
                 # What one layer alone takes goes to it straight, in the layout that it needs.
                 taken_once = len(forward.chain.consumers.get(tensor, ())) == 1
                 if stated and made.get(tensor) != (step.state, layout) and not (taken_once and tensor in direct):
-                    name = forward.chain.problem.name_of(tensor)
+                    known = inputs if tensor.layer is None else numbers
+                    place = tensor.output if tensor.layer is None else tensor.layer
+                    whole = place if known is None else known[place]
+                    whole_tensor = Source(None, whole) if tensor.layer is None else Source(whole, tensor.output)
+                    name = self.problem.name_of(whole_tensor)
                     self._entries.append(Entry(name, own, stated))
 
     def mapping(self) -> Mapping:

@@ -7,8 +7,9 @@ sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
 
 import numpy as np
 
@@ -17,85 +18,38 @@ from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.aims import LeastLatency
 from mars_onnx.search.exact.answer import Assembly
 from mars_onnx.search.exact.chain import Chain
+from mars_onnx.search.exact.claim import sets_overlap
 from mars_onnx.search.exact.factors import Decision
 from mars_onnx.search.exact.forward import Forward, Way
+from mars_onnx.search.exact.joins import Branches, groupings, inputs_apart, likeness_of, part_of, renamed
 from mars_onnx.search.exact.moves import FloatArray, Moves
-from mars_onnx.search.exact.segments import inputs_of
-from mars_onnx.search.exact.sets import Sets, State
+from mars_onnx.search.exact.ports import crossing
+from mars_onnx.search.exact.sets import Sets, State, needed_of
 from mars_onnx.search.exact.shapes import Place, Shapes
-from mars_onnx.search.problem import Layer, Problem, Source
+from mars_onnx.search.problem import Problem, Source
 from mars_onnx.sharding.mapping import Mapping
 
+Amount = float | FloatArray
 
-@dataclass(frozen=True, slots=True)
-class Branches:
-    """A problem that begins with branches.
 
-    Attributes:
-        layers: Per branch the indices of its layers.
-        last: Per branch the tensor that the join takes of it, in the order in which the join takes them.
-        join: Index of the layer that joins them.
+def _until_joined(states: Sequence[State], own: State, alone: Sequence[Amount], moved: Sequence[Amount]) -> Amount:
+    """Seconds until the join can start: the longest of what the set that goes on does, and what others do before it.
+
+    What a set sends comes after all of its branches. From its first tensor on, the set that goes on takes in all that
+    the join takes, one after the other.
+
+    Args:
+        states: Per branch its set.
+        own: The set that goes on.
+        alone: Per branch the seconds on its set.
+        moved: Per branch the seconds until its end is where it is needed.
     """
-
-    layers: tuple[tuple[int, ...], ...]
-    last: tuple[Source, ...]
-    join: int
-
-
-def branches_of(problem: Problem) -> Branches | None:
-    """The branches that a problem begins with; ``None`` if it does not, or if they are not joined by one layer."""
-    group: dict[int, int] = {}
-    for number, layer in enumerate(problem.layers):
-        taken = [source for source in inputs_of(layer) if source.layer is not None]
-        homes = {group[source.layer] for source in taken if source.layer is not None}
-        if len(homes) > 1:
-            return _checked(problem, group, number, taken)
-        if homes:
-            group[number] = homes.pop()
-        elif layer.sources and any(source is not None for source in layer.sources):
-            group[number] = len(set(group.values()))
-        else:
-            return None
-        if layer.tied:
-            return None
-    return None
-
-
-def _checked(problem: Problem, group: dict[int, int], join: int, taken: Sequence[Source]) -> Branches | None:
-    """Branches, if the join takes one tensor of each, and nothing else does."""
-    homes = [group[source.layer] for source in taken if source.layer is not None]
-    rest = {source for layer in problem.layers[join + 1 :] for source in inputs_of(layer)}
-    own_inputs = [source for layer in problem.layers[join:] for source in inputs_of(layer) if source.layer is None]
-    outside = any(source.layer is not None and source.layer < join for source in (*rest, *problem.outputs))
-    if len(set(homes)) != len(homes) or len(homes) != len(set(group.values())) or outside or own_inputs:
-        return None
-    if problem.layers[join].captured or len(problem.layers[join].signature.outputs) != 1:
-        return None
-    layers = tuple(tuple(number for number, home in group.items() if home == branch) for branch in homes)
-    return Branches(layers, tuple(taken), join)
-
-
-def _part(problem: Problem, numbers: Sequence[int], keep: Source | None) -> Problem:
-    """Some layers of a problem, numbered anew; of tensors from outside, all but model inputs are taken as given."""
-    place = {number: index for index, number in enumerate(numbers)}
-
-    def moved(source: Source | None) -> Source | None:
-        if source is None or source.layer is None:
-            return source
-        if source.layer not in place or (keep is not None and source.layer == keep.layer and source != keep):
-            return None
-        return Source(place[source.layer], source.output)
-
-    layers: list[Layer] = []
-    for number in numbers:
-        layer = problem.layers[number]
-        layers.append(replace(layer, sources=tuple(map(moved, layer.sources))))
-    outputs = tuple(
-        Source(place[source.layer], source.output)
-        for source in problem.outputs
-        if source.layer is not None and source.layer in place
-    )
-    return Problem(tuple(layers), outputs, problem.inputs)
+    least: Amount = sum((alone[i] for i, state in enumerate(states) if state is own), sum(moved, 0.0))
+    for other in dict.fromkeys(states):
+        if other is not own:
+            before: Amount = sum((alone[i] for i, state in enumerate(states) if state is other), 0.0)
+            least = np.maximum(least, sum(moved[states.index(other) :], before))
+    return least
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,55 +73,146 @@ class _Joined:
 
 
 class BranchSearch:
-    """The least latency with branches side by side."""
+    """The least latency with branches on sets of their own, side by side, or several on one set."""
 
-    def __init__(self, problem: Problem, pool: Pool, branches: Branches) -> None:
-        """For the branches of a problem on a pool."""
-        self.problem, self.pool, self.branches = problem, pool, branches
+    def __init__(
+        self, problem: Problem, pool: Pool, branches: Branches, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """For the branches of a problem on a pool; ``check`` is called again and again in long work."""
+        self.problem, self.pool, self.branches, self.check = problem, pool, branches, check
         self.shapes = Shapes(pool)
-        # A branch ends with the join, of which it is the only input: so its last tensor is at a gate.
-        self.parts = [
-            Sets(Chain.of(_part(problem, (*layers, branches.join), last)), pool, self.shapes)
-            for layers, last in zip(branches.layers, branches.last, strict=True)
-        ]
+        #: Whether no two branches take the same model input.
+        self.closed = inputs_apart(problem, branches)
+        self.parts: list[Sets] = []
+        #: Per branch the model inputs of the whole problem, in the order in which its part has them.
+        self.inputs: list[tuple[int, ...]] = []
+        alike: dict[tuple[object, ...], Sets] = {}
+        for layers, last in zip(branches.layers, branches.last, strict=True):
+            # A branch ends with the join, of which it is the only input: so its last tensor is at a gate.
+            part, inputs = renamed(part_of(problem, (*layers, branches.join), last))
+            key = likeness_of(part)
+            if key not in alike:
+                alike[key] = Sets(Chain.of(part), pool, self.shapes, check=check)
+            self.parts.append(alike[key])
+            self.inputs.append(inputs)
         numbers = tuple(range(branches.join, len(problem.layers)))
-        self.tail = Sets(Chain.of(_part(problem, numbers, None)), pool, self.shapes)
-        self._ends: dict[tuple[int, State], tuple[int, FloatArray, Way | None]] = {}
+        self.tail = Sets(Chain.of(part_of(problem, numbers, None)), pool, self.shapes, check=check)
+        #: Whether the tables say all there is to say where each branch is on one set.
+        self.whole = self.closed and not sets_overlap(self.tail.chain)
+        join = problem.layers[branches.join]
+        #: Per branch the bytes of its end that the join takes at least.
+        self._needed = [
+            needed_of(problem, last, kind, (branches.join,))
+            for last in branches.last
+            for source, kind in zip(join.sources, join.signature.inputs, strict=False)
+            if source == last and kind is not None
+        ]
         self._moves: dict[tuple[object, ...], Moves] = {}
+        self._goes_on: dict[tuple[object, ...], State] = {}
+        self._least: dict[tuple[object, ...], tuple[int, float]] = {}
 
     def assignments(self) -> Iterator[tuple[float, tuple[State, ...], int]]:
-        """Sets for all branches and the branch whose set goes on, with the least that they take."""
-        count = len(self.branches.layers)
+        """Sets for all branches and the branch whose set goes on, with the least that they take as far as is known.
+
+        Those that look best come first, by what is known when they come.
+        """
+        pending = [(0.0, number, *found) for number, found in enumerate(self._every())]
+        while pending:
+            before, number, states, home = heappop(pending)
+            now = self.least(states, home)
+            if now > before:
+                heappush(pending, (now, number, states, home))
+            else:
+                yield now, states, home
+
+    def _every(self) -> Iterator[tuple[tuple[State, ...], int]]:
         start = (0,) * len(self.shapes.cells)
-
-        def deal(branch: int, used: tuple[int, ...]) -> Iterator[tuple[State, ...]]:
-            if branch == count:
-                yield ()
-                return
-            for state in self.parts[branch].states(used):
-                for others in deal(branch + 1, state.place.used):
-                    yield (state, *others)
-
-        least: dict[tuple[int, object], float] = {}
-
-        def of(sets: Sets, number: int, state: State) -> float:
-            key = (number, (state.place.members, state.designs))
-            if key not in least:
-                seconds = sets.least(state)
-                least[key] = float(seconds[:-1].sum() if number < count else seconds.sum())
-            return least[key]
-
-        found: list[tuple[float, tuple[State, ...], int]] = []
         seen: set[tuple[object, ...]] = set()
-        for states in deal(0, start):
-            for home in range(count):
-                key = (tuple((s.place.counts, s.designs) for s in states), home)
-                if key in seen:
-                    continue
-                seen.add(key)
-                longest = max(of(self.parts[i], i, state) for i, state in enumerate(states))
-                found.append((longest + of(self.tail, count, states[home]), states, home))
-        yield from sorted(found, key=lambda entry: entry[0])
+
+        def deal(groups: tuple[int, ...], used: tuple[int, ...], own: tuple[State, ...]) -> Iterator[tuple[State, ...]]:
+            if len(own) == max(groups) + 1:
+                yield tuple(own[group] for group in groups)
+                return
+            for state in self.parts[groups.index(len(own))].states(used):
+                yield from deal(groups, state.place.used, (*own, state))
+
+        count = len(self.branches.layers)
+        # A model input that several take comes to all their sets at once; what that takes is known of sets apart only.
+        for groups in groupings(count) if self.closed else (tuple(range(count)),):
+            for states in deal(groups, start, ()):
+                self.check()
+                for home in range(max(groups) + 1):
+                    key = (groups, tuple((s.place.counts, s.designs) for s in states), home)
+                    if key not in seen:
+                        seen.add(key)
+                        yield states, groups.index(home)
+
+    def least(self, states: tuple[State, ...], home: int) -> float:
+        """Seconds at least on given sets, as far as is known: what each of the sets has to do by itself.
+
+        The set that goes on does its branches and takes in the others; another one does its branches and sends them,
+        after which those that come later still have to arrive.
+        """
+        own = states[home]
+        alone = [self._branch_least(branch, state) for branch, state in enumerate(states)]
+        moved = [self._crossing(branch, state, own) for branch, state in enumerate(states)]
+        return float(_until_joined(states, own, alone, moved)) + self._tail_least(self._after(states, home))
+
+    def _crossing(self, branch: int, state: State, own: State) -> float:
+        """Seconds at least until the end of a branch is where it is joined."""
+        if state is own:
+            return 0.0
+        latency_s, s_per_byte = crossing(self.pool, state.place.members, own.place.members)
+        return latency_s + self._needed[branch] * s_per_byte
+
+    def _branch_least(self, branch: int, state: State) -> float:
+        """Seconds at least of a branch, its inputs included."""
+        sets = self.parts[branch]
+        # Whoever looks at a branch looks at all of it.
+        known = sets.known(state, len(sets.chain.segments) - 2)
+        version = -1 if known is None else known.on.layouts.version
+        key = (id(sets), sets.key(state))
+        found = self._least.get(key)
+        if found is None or found[0] != version:
+            if known is None:
+                seconds = float(sets.least(state)[:-1].sum()) + self._entering(sets, state)
+            else:
+                seconds = float(self._reach(branch, state)[-1].min())
+            found = self._least[key] = version, seconds
+        return found[1]
+
+    def _entering(self, sets: Sets, state: State) -> float:
+        """Seconds at least of the model inputs of a branch, one after the other."""
+        latency_s, s_per_byte = crossing(self.pool, (self.pool.inputs_at,), state.place.members)
+        taken = {source: takers for source, takers in sets.chain.consumers.items() if source.layer is None}
+        needed = [
+            needed_of(sets.chain.problem, source, sets.chain.kinds[source], takers) for source, takers in taken.items()
+        ]
+        return sum(latency_s + nbytes * s_per_byte for nbytes in needed if nbytes)
+
+    def _tail_least(self, state: State) -> float:
+        """Seconds at least from the join on, where that starts on a set."""
+        others = self.tail.states(state.place.used)
+        if not others:
+            return float(self.tail.runs(state).end[0])
+        key = (self.tail.key(state), state.place.used)
+        stamp = self.tail.stamp()
+        found = self._least.get(key)
+        if found is None or found[0] != stamp:
+            own = self.tail.least(state)
+            least = np.minimum(own, np.stack([self.tail.least(other) for other in others]).min(axis=0))
+            found = self._least[key] = stamp, float(own[0] + least[1:].sum())
+        return found[1]
+
+    def _after(self, states: tuple[State, ...], home: int) -> State:
+        """The set that goes on, when those of all branches are taken."""
+        own = states[home]
+        places = {state: state.place.counts for state in states}.values()
+        used = tuple(map(sum, zip(*places, strict=True)))
+        key = (own.place.members, used, own.designs)
+        if key not in self._goes_on:
+            self._goes_on[key] = State(Place(own.place.counts, used, own.place.members), own.designs)
+        return self._goes_on[key]
 
     def ends(self, branch: int, state: State) -> tuple[IntArray, FloatArray]:
         """Layouts in which a branch can end on a set, and the least seconds until then."""
@@ -183,14 +228,12 @@ class BranchSearch:
 
     def best(self, states: tuple[State, ...], home: int, limit: float) -> _Joined | None:
         """The best way on given sets through what is known; ``None`` if none stays below the limit."""
-        own = states[home]
-        everybody = tuple(map(sum, zip(*(state.place.counts for state in states), strict=True)))
-        goes_on = State(Place(own.place.counts, everybody, own.place.members), own.designs)
+        goes_on = self._after(states, home)
         tables = self.tail.tables(goes_on)
         signature = self.problem.layers[self.branches.join].signature
         table = tables.on.layer(signature)
         needs = [numbers for numbers in table.layouts.needs if numbers is not None][: len(states)]
-        time = self._joined(states, home, needs).min(axis=0)
+        time = self._until_join(states, home, needs)
         total = time + table.own
         first = tables.solve(0)
         outs = table.layouts.outs[0]
@@ -207,6 +250,21 @@ class BranchSearch:
         strategy = int(np.flatnonzero(places == column)[np.argmin(total[places == column])])
         chosen = self._ends_chosen(states, home, [numbers[[strategy]] for numbers in needs])
         return _Joined(way.seconds, states, tuple(chosen), strategy, home, way)
+
+    def _until_join(self, states: tuple[State, ...], home: int, needs: Sequence[IntArray]) -> FloatArray:
+        """Seconds at least until the join can start, per strategy; exact but for costs if no two share a set."""
+        if len(set(states)) == len(states):
+            least: FloatArray = self._joined(states, home, needs).min(axis=0)
+            return least
+        alone: list[Amount] = []
+        moved: list[Amount] = []
+        for branch, state in enumerate(states):
+            columns, ended = self.ends(branch, state)
+            arrival = self._arrival(branch, state, states[home], columns, needs[branch])
+            moved.append(arrival.min(axis=0))
+            # Where a branch counts whole, its end is one that is good for both; where it only arrives, any.
+            alone.append((ended[:, None] + arrival).min(axis=0) - moved[-1])
+        return np.asarray(_until_joined(states, states[home], alone, moved))
 
     def _joined(self, states: tuple[State, ...], home: int, needs: Sequence[IntArray]) -> FloatArray:
         """Seconds until the join can start, ``[ends at home, strategies]``.
@@ -227,6 +285,8 @@ class BranchSearch:
 
     def _ends_chosen(self, states: tuple[State, ...], home: int, needs: Sequence[IntArray]) -> list[int]:
         """Per branch the end that is best for one strategy of the join."""
+        if len(set(states)) < len(states):
+            return self._ends_together(states, home, self._arrivals(states, home, needs))
         chosen = [0] * len(states)
         chosen[home] = int(self._joined(states, home, needs)[:, 0].argmin())
         columns, reached = self.ends(home, states[home])
@@ -239,6 +299,30 @@ class BranchSearch:
                 moved = self._arrival(branch, state, states[home], others, needs[branch])[:, 0]
                 ready = np.maximum(ended, now) + moved
                 chosen[branch], now = int(ready.argmin()), float(ready.min())
+        return chosen
+
+    def _arrivals(
+        self, states: tuple[State, ...], home: int, needs: Sequence[IntArray]
+    ) -> list[tuple[FloatArray, FloatArray]]:
+        """Per branch, for one strategy of the join and every end: seconds until then, and from there to the join."""
+        found = []
+        for branch, state in enumerate(states):
+            columns, ended = self.ends(branch, state)
+            found.append((ended, self._arrival(branch, state, states[home], columns, needs[branch])[:, 0]))
+        return found
+
+    @staticmethod
+    def _ends_together(
+        states: tuple[State, ...], home: int, arrivals: Sequence[tuple[FloatArray, FloatArray]]
+    ) -> list[int]:
+        """Per branch an end, where some share a set: each as good as can be with those of the others."""
+        chosen = [int((ended + arrival).argmin()) for ended, arrival in arrivals]
+        for branch in (*range(len(states)), *range(len(states))):
+            alone: list[Amount] = [float(ended[own]) for own, (ended, _) in zip(chosen, arrivals, strict=True)]
+            moved: list[Amount] = [float(arrival[own]) for own, (_, arrival) in zip(chosen, arrivals, strict=True)]
+            alone[branch], moved[branch] = arrivals[branch]
+            seconds = np.asarray(_until_joined(states, states[home], alone, moved))
+            chosen[branch] = int(np.lexsort((sum(arrivals[branch]), seconds))[0])
         return chosen
 
     def _arrival(self, branch: int, state: State, home: State, columns: IntArray, needs: IntArray) -> FloatArray:
@@ -271,7 +355,16 @@ class BranchSearch:
         table = tables.on.layer(signature)
         changed = tables.on.layouts.price_resolution(signature, joined.strategy)
         needs = [numbers for numbers in table.layouts.needs if numbers is not None]
-        for branch, (state, column) in enumerate(zip(joined.states, joined.ends, strict=True)):
+        ends = [(branch, column) for branch, column in enumerate(joined.ends)]
+        if len(set(joined.states)) < len(joined.states):
+            # The bound is from ends that are best one by one.
+            arrivals = self._arrivals(
+                joined.states, joined.home, [numbers[[joined.strategy]] for numbers in needs[: len(joined.states)]]
+            )
+            ends += [(branch, int(own.argmin())) for branch, (_, own) in enumerate(arrivals)]
+            ends += [(branch, int((ended + own).argmin())) for branch, (ended, own) in enumerate(arrivals)]
+        for branch, column in dict.fromkeys(ends):
+            state = joined.states[branch]
             columns, _ = self.ends(branch, state)
             moves, sources, targets = self._between(
                 branch, state, own, columns[[column]], needs[branch][[joined.strategy]]
@@ -288,7 +381,12 @@ class BranchSearch:
         """A choice, as a mapping of the whole problem."""
         assembly = Assembly(self.problem)
         for branch, (state, column) in enumerate(zip(joined.states, joined.ends, strict=True)):
-            assembly.add(Forward(self.parts[branch]), self._way(branch, state, column), self.branches.layers[branch])
+            assembly.add(
+                Forward(self.parts[branch]),
+                self._way(branch, state, column),
+                self.branches.layers[branch],
+                inputs=self.inputs[branch],
+            )
         numbers = tuple(range(self.branches.join, len(self.problem.layers)))
         decision = Decision({0: joined.strategy}, {}, ())
         assembly.add(Forward(self.tail), joined.tail, numbers, first=decision)

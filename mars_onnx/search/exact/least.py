@@ -39,7 +39,7 @@ def _by_parts(
     pool: Pool, signature: Signature, kinds: frozenset[tuple[int, str]], size: int
 ) -> tuple[tuple[int, float], ...]:
     rule = rule_for(signature)
-    cuts = list(_cuts(rule, size))
+    cuts = list(cuts_of(rule, size))
     seconds = np.full(len(cuts), np.inf)
     for rank, design in kinds:
         seconds = np.minimum(seconds, _longest(pool, signature, rank, design, size))
@@ -83,7 +83,7 @@ def _shares(signature: Signature, size: int) -> _Shares:
     number: dict[tuple[tuple[int, int], ...], int] = {}
     members: list[int] = []
     starts: list[int] = []
-    for counts in _cuts(rule, size):
+    for counts in cuts_of(rule, size):
         starts.append(len(members))
         for row in product(*(_pieces(axis, count) for axis, count in zip(rule.axes, counts, strict=True))):
             members.append(number.setdefault(row, len(number)))
@@ -99,7 +99,7 @@ def _pieces(axis: Axis, count: int) -> tuple[tuple[int, int], ...]:
     return tuple(cut(axis, (1,) * count))
 
 
-def _cuts(rule: OpRule, size: int) -> Iterator[tuple[int, ...]]:
+def cuts_of(rule: OpRule, size: int) -> Iterator[tuple[int, ...]]:
     """Numbers of parts per axis, their product at most ``size`` and a divisor of it."""
 
     def deal(axes: tuple[Axis, ...], left: int) -> Iterator[tuple[int, ...]]:

@@ -13,13 +13,14 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.aims import LeastLatency, LeastPeriod
 from mars_onnx.search.exact.answer import mapping_of
-from mars_onnx.search.exact.branches import BranchSearch, branches_of
+from mars_onnx.search.exact.branches import BranchSearch
 from mars_onnx.search.exact.capacity import SPACE as FITTING_SPACE
 from mars_onnx.search.exact.capacity import Fitting, fits
 from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.claim import certain_seconds, sets_overlap
 from mars_onnx.search.exact.forward import Forward, Way
 from mars_onnx.search.exact.incumbents import inside, outside
+from mars_onnx.search.exact.joins import branches_of
 from mars_onnx.search.exact.segments import width_of
 from mars_onnx.search.exact.sets import Sets, State
 from mars_onnx.search.exact.shapes import Shapes
@@ -35,8 +36,11 @@ SPACE = (
     "reduce-scattered; sets of more than eight cut no reduction that is shorter than they have members; tensors that "
     "several layers take, and model inputs, in one layout per set"
 )
-#: What is looked at for latency besides.
-BRANCHES = "; branches from different model inputs on a set each, side by side, where one layer joins them"
+#: What is looked at for latency besides, and what is not.
+BRANCHES = (
+    "; where one layer joins branches from different model inputs, each branch on one set until then, side by side "
+    "with others or after them (of more than four branches, all share a set or none do)"
+)
 
 #: On more accelerators than these, a search starts from what is quickly found, and looks at small sets first.
 _FEW = 8
@@ -90,6 +94,10 @@ class _Run:
     bound: float = 0.0
     #: Whether some sets for branches were thought better of than they are, or there is something better outside.
     doubted: bool = False
+    #: Whether all of the space begins with branches, each on one set, whose tables say all there is to say.
+    joined: bool = False
+    #: Whether what is better was found by changing sets inside a branch, outside of that space.
+    elsewhere_better: bool = False
     solid: dict[State, Solid] = field(default_factory=dict)
 
     def run(self) -> SearchResult:
@@ -104,11 +112,16 @@ class _Run:
             if self.options.objective is Objective.LATENCY:
                 branches = branches_of(self.problem)
                 if branches is not None:
-                    self.side_by_side(BranchSearch(self.problem, self.pool, branches))
-                self.latency(forward)
+                    found = BranchSearch(self.problem, self.pool, branches, self.check)
+                    self.joined = found.whole
+                    self.side_by_side(found)
+                if self.joined:
+                    self.elsewhere(forward)
+                else:
+                    self.latency(forward)
             else:
                 self.period(forward)
-            if self.doubted or self.overcounted(forward):
+            if self.doubted or (self.overcounted(forward) and not self.joined):
                 ending = Ending.GAP
         except _EndError as end:
             ending = end.ending
@@ -123,7 +136,7 @@ class _Run:
                 gc.enable()
         if (ending is not Ending.PROVEN and not self.large and not self.wide) or not self.best:
             self.start()
-        beaten = self.beaten()
+        beaten = self.beaten() or self.elsewhere_better
         if beaten:
             ending = Ending.GAP if ending is Ending.PROVEN else ending
             self.doubted = True
@@ -131,9 +144,11 @@ class _Run:
         if not fits(self.problem, self.pool, mapping):
             return self.fitted()
         bound = cost_s if ending is Ending.PROVEN else min(self.bound, cost_s)
-        if ending is not Ending.PROVEN and (self.doubted or self.overcounted(forward)):
+        loose = beaten or (not self.joined and (self.doubted or self.overcounted(forward)))
+        if ending is not Ending.PROVEN and (self.joined or loose):
             latency = self.options.objective is Objective.LATENCY
-            bound = min(cost_s, certain_seconds(self.problem, self.pool, latency))
+            certain = certain_seconds(self.problem, self.pool, latency)
+            bound = min(cost_s, certain if loose else max(bound, certain))
         others = tuple(other for _, other in self.best[1:])
         # Of a stream, branches are looked at one after the other only: nothing is claimed of them side by side.
         space = SPACE + BRANCHES if self.options.objective is Objective.LATENCY else SPACE
@@ -239,11 +254,13 @@ class _Run:
         self.improve(forward, None)
 
     def side_by_side(self, search: BranchSearch) -> None:
-        """Branches on sets of their own; those sets first that could be best."""
+        """Branches on sets of their own or together; those sets first that could be best."""
+        floor = float("inf")
         for least, states, home in search.assignments():
             self.check()
+            self.bound = min(least, floor, self.limit())
             if least >= self.limit():
-                return
+                break
             while (joined := search.best(states, home, self.limit())) is not None:
                 before = self.limit()
                 sharp = not search.sharpen(joined)
@@ -253,7 +270,20 @@ class _Run:
                 if sharp and self.limit() >= before:
                     # Not as good as it promised: other sets may be, but there is no proof any more.
                     self.doubted = True
+                    floor = min(floor, joined.seconds)
                     break
+        self.bound = min(floor, self.limit())
+
+    def elsewhere(self, forward: Forward) -> None:
+        """Look for what is better outside of the space, where sets change inside a branch."""
+        bound, before = self.bound, self.limit()
+        try:
+            self.latency(forward)
+        except _EndError:
+            pass
+        finally:
+            self.bound = bound
+        self.elsewhere_better = self.limit() < before
 
     def improve(self, forward: Forward, states: Sequence[State] | None) -> None:
         """Look for mappings of less latency, each of some sets alone or all sets, until there are none."""

@@ -12,7 +12,7 @@ import numpy as np
 from mars_onnx.cost.shares import twin
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import Along, DimMap, IntArray, Ranges, Whole, Window
-from mars_onnx.rules.base import Signature
+from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.rules.registry import rule_for
 from mars_onnx.search.exact.build import SegmentTables
 from mars_onnx.search.exact.chain import Chain
@@ -26,6 +26,7 @@ from mars_onnx.search.exact.shares import Family, least_compute
 from mars_onnx.search.exact.takers import needs_of
 from mars_onnx.search.exact.tariff import Tariff
 from mars_onnx.search.exact.work import LEAST, kinds_of, spend
+from mars_onnx.search.problem import Problem, Source
 
 #: Sets of more members have so many shares that they are priced one set at a time.
 _SMALL = 8
@@ -269,13 +270,17 @@ def needed_bytes(chain: Chain, index: int) -> float:
     gate = chain.gate(index)
     if gate is None:
         return 0.0
-    kind = chain.kinds[gate]
+    return needed_of(chain.problem, gate, chain.kinds[gate], chain.consumers.get(gate, ()))
+
+
+def needed_of(problem: Problem, tensor: Source, kind: TensorType, takers: Iterable[int]) -> float:
+    """How many bytes of a tensor some layers take at least, whatever the strategies; 0 if nobody can say."""
     most = 0.0
-    for number in dict.fromkeys(chain.consumers.get(gate, ())):
-        layer = chain.problem.layers[number]
+    for number in dict.fromkeys(takers):
+        layer = problem.layers[number]
         rule = rule_for(layer.signature)
         for source, dims in zip(layer.sources, rule.inputs, strict=False):
-            if source == gate and dims is not None:
+            if source == tensor and dims is not None:
                 whole = {axis.name: (np.asarray(0), np.asarray(axis.size)) for axis in rule.axes}
                 most = max(most, prod((_needed(dim, whole) for dim in dims), start=1.0))
     return most * kind.dtype.bitwidth / 8
