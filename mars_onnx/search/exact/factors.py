@@ -359,5 +359,9 @@ def _classes(columns: list[IntArray], count: int) -> tuple[IntArray, IntArray]:
     """Distinct rows of some columns, and for each of ``count`` entries the number of its row."""
     if not columns:
         return np.zeros((1, 0), np.int64), np.zeros(count, np.int64)
-    rows, classes = np.unique(np.stack(columns, axis=-1), axis=0, return_inverse=True)
-    return rows, classes.ravel()
+    number = np.zeros(count, np.int64)
+    for column in columns:
+        number = np.unique(number * (int(column.max()) + 1) + column, return_inverse=True)[1]
+    rows = np.empty((int(number.max()) + 1, len(columns)), np.int64)
+    rows[number] = np.stack(columns, axis=-1)
+    return rows, number

@@ -77,6 +77,14 @@ def _kind_key(kind: TensorType) -> tuple[tuple[int, ...], int]:
     return kind.shape, kind.dtype.bitwidth
 
 
+def _places(numbers: IntArray) -> dict[int, list[int]]:
+    """Where each number is."""
+    found: dict[int, list[int]] = {}
+    for place, number in enumerate(numbers.tolist()):
+        found.setdefault(number, []).append(place)
+    return found
+
+
 class Edge:
     """Seconds at least from some layouts to some others, kept up to date.
 
@@ -87,8 +95,7 @@ class Edge:
 
     def __init__(self, moves: Moves, sources: IntArray, targets: IntArray) -> None:
         self._moves = moves
-        self._rows = {int(number): np.flatnonzero(sources == number) for number in np.unique(sources)}
-        self._columns = {int(number): np.flatnonzero(targets == number) for number in np.unique(targets)}
+        self._rows, self._columns = _places(sources), _places(targets)
         self._seen = len(moves.log)
         self.seconds = moves.bounds(sources, targets)
         self.version = 0

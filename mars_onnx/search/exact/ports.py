@@ -83,7 +83,8 @@ def ports(pool: Pool, members: tuple[int, ...]) -> Ports:
 def _together(routes: Sequence[Route]) -> float:
     """Bytes per second that several routes to one accelerator bring at most; infinite if some link is not shared."""
     links = {link.index: link for route in routes for link in route.links[-1:]}
-    if any(not link.shared for link in links.values()):
+    # What is there already has no link to come by.
+    if any(not link.shared for link in links.values()) or any(not route.links for route in routes):
         return np.inf
     return sum(link.bandwidth_bytes_per_s for link in links.values())
 
@@ -105,4 +106,5 @@ def crossing(pool: Pool, sources: tuple[int, ...], targets: tuple[int, ...]) -> 
         routes = [pool.route(source, target) for source in sources]
         rate += max(route.bandwidth_bytes_per_s for route in routes) if single else _together(routes)
     latency_s = min(pool.latency(source, target) for source in sources for target in targets)
-    return latency_s + 2 * pool.collectives.endpoint_latency_s, 1 / rate
+    ends = 0.0 if set(sources) & set(targets) else 2 * pool.collectives.endpoint_latency_s
+    return latency_s + ends, 1 / rate

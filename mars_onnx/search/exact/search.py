@@ -290,8 +290,7 @@ class _Run:
         aim: LeastLatency | None = None
         stamp = 0
         while True:
-            # What was left at least before more costs became exact still is: of states alone, this is near enough.
-            now = forward.sets.stamp() if states is None else 0
+            now = forward.sets.stamp()
             if aim is None or now != stamp:
                 aim, stamp = LeastLatency(forward.sets, states, self.limit()), now
             aim.limit = self.limit()

@@ -61,6 +61,7 @@ class Sets:
     _layouts: dict[tuple[object, ...], SetLayouts] = field(default_factory=dict)
     _least: dict[tuple[object, ...], FloatArray] = field(default_factory=dict)
     _between: dict[tuple[object, ...], Moves] = field(default_factory=dict)
+    _surplus: tuple[int, FloatArray] | None = None
     _least_of: dict[State, FloatArray] = field(default_factory=dict)
     _small: Family | None = None
     _needed: dict[int, float] = field(default_factory=dict)
@@ -156,13 +157,18 @@ class Sets:
         return found[1]
 
     def surplus(self, index: int) -> float:
-        """Seconds that a segment takes at least besides its compute, on the set that is best at that; 0 if unknown."""
-        gains = [
-            float(self.least(state)[index] - self._compute(state)[index])
-            for state in {self.key(state): state for state in self.start()}.values()
-            if self.known(state, index) is not None
-        ]
-        return min(gains, default=0.0)
+        """Seconds that a segment takes besides its compute, on the set that is best at that; 0 if nobody knows."""
+        stamp = self.stamp()
+        if self._surplus is None or self._surplus[0] != stamp:
+            gains = [
+                runs.end[:-1] - runs.end[1:] - self._compute(state)
+                for state in {self.key(state): state for state in self.start()}.values()
+                if (known := self._known.get(self.key(state))) is not None and known.count == len(set(self.chain.alike))
+                for runs in [self.runs(state)]
+            ]
+            least = np.min(gains, axis=0) if gains else np.zeros(len(self.chain.segments))
+            self._surplus = stamp, np.maximum(least, 0.0)
+        return float(self._surplus[1][index])
 
     def least_of_any(self) -> FloatArray:
         """Per segment the least seconds of compute on any set."""

@@ -147,5 +147,7 @@ def hubs_of(chain: Chain, on: OnSet, tensor: Source) -> tuple[int, IntArray]:
     """How many times a tensor is taken, and the layouts that several takers can need."""
     takers = dict.fromkeys(chain.consumers.get(tensor, ()))
     every = [np.unique(needed) for taker in takers for needed in needs_of(chain, on, taker, tensor)]
+    if len(every) < 2:
+        return len(every), np.zeros(0, np.int64)
     numbers, counts = np.unique(np.concatenate(every), return_counts=True)
     return len(every), numbers[counts > 1]
