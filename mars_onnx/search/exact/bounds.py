@@ -60,10 +60,8 @@ def move_bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> Flo
     seconds: FloatArray = (waits + lack * rate).max(axis=-1)
     # Who takes in what its cluster lacks waits for a message from afar instead of one from nearby.
     others = np.maximum(waits - latency, 2 * ends)
-    start = members
-    for inside in clusters.members:
-        most = missing[..., start : start + 1 + len(inside)].max(axis=-1)
-        start += 1 + len(inside)
+    for number, inside in enumerate(clusters.members):
+        most = missing[..., members + number]
         across = _crossing(most, lack[..., inside], others[..., inside], port, inside)
         seconds = np.maximum(seconds, np.where(most > _ROUNDING, across, 0.0))
     return seconds
@@ -172,8 +170,8 @@ class _Clusters:
 
     Attributes:
         members: Places of those of each.
-        around: Per cluster once more than it has members, the box around all that it holds, ``[A, boxes, rank, 2]``.
-        wanted: Per cluster the box that all its members need together, if it is one, and then what each needs.
+        around: Per cluster the box around all that it holds, ``[A, clusters, rank, 2]``.
+        wanted: Per cluster the box that its members need together; if that is none, the largest that one needs.
     """
 
     members: tuple[IntArray, ...]
@@ -188,11 +186,11 @@ def _clusters(held: IntArray, needed: IntArray, group: IntArray) -> _Clusters:
     around: list[IntArray] = []
     wanted: list[IntArray] = []
     for inside in places:
-        around.append(np.repeat(_hull(held[:, inside])[:, None], 1 + len(inside), axis=1))
+        around.append(_hull(held[:, inside]))
         own = needed[:, inside]
-        together = np.where(_complete(own)[:, None, None], _hull(own), own[:, 0])
-        wanted += [together[:, None], own]
-    return _Clusters(places, np.concatenate(around, axis=1), np.concatenate(wanted, axis=1))
+        largest = own[np.arange(len(own)), _volumes(own).argmax(axis=1)]
+        wanted.append(np.where(_complete(own)[:, None, None], _hull(own), largest))
+    return _Clusters(places, np.stack(around, axis=1), np.stack(wanted, axis=1))
 
 
 def _hull(boxes: IntArray) -> IntArray:
