@@ -35,6 +35,12 @@ _TRIES = 40
 _MANY = 3_000_000
 
 
+#: With as many entries or more, tables are added up for one value of the variable after the other, ...
+_MANY_AT_ONCE = 200_000
+#: ... if there are as many entries for each.
+_FEW_AT_ONCE = 2_000
+
+
 class TooWideError(Exception):
     """An intermediate table would be too large."""
 
@@ -250,8 +256,7 @@ class Elimination:
         """The table that is left of a step."""
         bond = self._bonds.get(step.variable)
         if bond is None:
-            least: FloatArray = self._sum(step.tables, (*step.scope, step.variable)).min(axis=-1)
-            return least
+            return self._least_of(step)
         before = [other for other in bond.others if other in step.inner]
         rest = tuple(other for other in step.inner if other not in before)
         total = self._sum(step.tables, (*before, *rest, step.variable))
@@ -267,6 +272,26 @@ class Elimination:
         if found is None:
             raise ValueError("a bound variable has some value")
         return _spread(found, (*bond.others, *rest), step.scope)
+
+    def _least_of(self, step: _Step) -> FloatArray:
+        """The least sum of a step's tables over its variable."""
+        scope = (step.variable, *step.scope)
+        parts = [_spread(self._arrays[number], self._scopes[number], scope) for number in step.tables]
+        shape = np.broadcast_shapes(*(part.shape for part in parts)) if parts else ()
+        if prod(shape) < _MANY_AT_ONCE or prod(shape[1:]) < _FEW_AT_ONCE:
+            whole: FloatArray = self._sum(step.tables, (*step.scope, step.variable)).min(axis=-1)
+            return whole
+        # Value by value: what is added up then stays in the processor's cache.
+        spend(ENTRY, len(parts) * prod(shape))
+        first, *others = (np.broadcast_to(np.ascontiguousarray(own), (shape[0], *own.shape[1:])) for own in parts)
+        least = np.full(shape[1:], np.inf)
+        total = np.empty(shape[1:])
+        for value in range(shape[0]):
+            np.add(first[value], others[0][value] if others else 0.0, out=total)
+            for own in others[1:]:
+                total += own[value]
+            np.minimum(least, total, out=least)
+        return least
 
     def _sum(self, tables: Sequence[int], scope: tuple[int, ...]) -> FloatArray:
         spend(ENTRY, len(tables) * prod(self._sizes[variable] for variable in scope))
