@@ -181,6 +181,8 @@ class BranchSearch:
 
     def _entering(self, sets: Sets, state: State) -> float:
         """Seconds at least of the model inputs of a branch, one after the other."""
+        if self.pool.inputs_at in state.place.members:
+            return 0.0
         latency_s, s_per_byte = crossing(self.pool, (self.pool.inputs_at,), state.place.members)
         taken = {source: takers for source, takers in sets.chain.consumers.items() if source.layer is None}
         needed = [
