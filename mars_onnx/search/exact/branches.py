@@ -26,30 +26,12 @@ from mars_onnx.search.exact.moves import FloatArray, Moves
 from mars_onnx.search.exact.ports import crossing
 from mars_onnx.search.exact.sets import Sets, State, needed_of
 from mars_onnx.search.exact.shapes import Place, Shapes
+from mars_onnx.search.exact.together import Amount, ends_together, until_joined
 from mars_onnx.search.problem import Problem, Source
 from mars_onnx.sharding.mapping import Mapping
 
-Amount = float | FloatArray
-
-
-def _until_joined(states: Sequence[State], own: State, alone: Sequence[Amount], moved: Sequence[Amount]) -> Amount:
-    """Seconds until the join can start: the longest of what the set that goes on does, and what others do before it.
-
-    What a set sends comes after all of its branches. From its first tensor on, the set that goes on takes in all that
-    the join takes, one after the other.
-
-    Args:
-        states: Per branch its set.
-        own: The set that goes on.
-        alone: Per branch the seconds on its set.
-        moved: Per branch the seconds until its end is where it is needed.
-    """
-    least: Amount = sum((alone[i] for i, state in enumerate(states) if state is own), sum(moved, 0.0))
-    for other in dict.fromkeys(states):
-        if other is not own:
-            before: Amount = sum((alone[i] for i, state in enumerate(states) if state is other), 0.0)
-            least = np.maximum(least, sum(moved[states.index(other) :], before))
-    return least
+#: Seconds that differ by less, relatively, do so by rounding.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +138,7 @@ class BranchSearch:
         own = states[home]
         alone = [self._branch_least(branch, state) for branch, state in enumerate(states)]
         moved = [self._crossing(branch, state, own) for branch, state in enumerate(states)]
-        return float(_until_joined(states, own, alone, moved)) + self._tail_least(self._after(states, home))
+        return float(until_joined(states, own, alone, moved)) + self._tail_least(self._after(states, home))
 
     def _crossing(self, branch: int, state: State, own: State) -> float:
         """Seconds at least until the end of a branch is where it is joined."""
@@ -183,6 +165,8 @@ class BranchSearch:
 
     def _entering(self, sets: Sets, state: State) -> float:
         """Seconds at least of the model inputs of a branch, one after the other."""
+        if self.pool.inputs_at in state.place.members:
+            return 0.0
         latency_s, s_per_byte = crossing(self.pool, (self.pool.inputs_at,), state.place.members)
         taken = {source: takers for source, takers in sets.chain.consumers.items() if source.layer is None}
         needed = [
@@ -234,20 +218,32 @@ class BranchSearch:
         table = tables.on.layer(signature)
         needs = [numbers for numbers in table.layouts.needs if numbers is not None][: len(states)]
         time = self._until_join(states, home, needs)
-        total = time + table.own
         first = tables.solve(0)
         outs = table.layouts.outs[0]
         if outs is None:
             return None
-        start = np.full(len(first.columns), np.inf)
+        own = table.own
+        if Source(0, 0) in self.tail.chain.outputs:
+            own = own + tables.on.layouts.outputs(self.tail.chain.kinds[Source(0, 0)], outs)
         places = np.searchsorted(first.columns, outs) if len(first.columns) > 1 else np.zeros(len(outs), np.int64)
-        np.minimum.at(start, places, total)
         aim = LeastLatency(self.tail, None, limit, [goes_on])
-        way = Forward(self.tail).way(aim, start={goes_on: start})
-        if way is None:
-            return None
-        column = way.steps[0].column
-        strategy = int(np.flatnonzero(places == column)[np.argmin(total[places == column])])
+        while True:
+            total = time + own
+            start = np.full(len(first.columns), np.inf)
+            np.minimum.at(start, places, total)
+            way = Forward(self.tail).way(aim, start={goes_on: start})
+            if way is None:
+                return None
+            ending = places == way.steps[0].column
+            strategy = int(np.flatnonzero(ending)[np.argmin(total[ending])])
+            if len(set(states)) == len(states):
+                break
+            arrivals = self._arrivals(states, home, [numbers[[strategy]] for numbers in needs])
+            seconds, _ = ends_together(states, home, arrivals)
+            if seconds <= time[strategy] * (1 + _ROUNDING):
+                break
+            # Ends that are best one by one were not best together.
+            time[strategy] = seconds
         chosen = self._ends_chosen(states, home, [numbers[[strategy]] for numbers in needs])
         return _Joined(way.seconds, states, tuple(chosen), strategy, home, way)
 
@@ -264,7 +260,7 @@ class BranchSearch:
             moved.append(arrival.min(axis=0))
             # Where a branch counts whole, its end is one that is good for both; where it only arrives, any.
             alone.append((ended[:, None] + arrival).min(axis=0) - moved[-1])
-        return np.asarray(_until_joined(states, states[home], alone, moved))
+        return np.asarray(until_joined(states, states[home], alone, moved))
 
     def _joined(self, states: tuple[State, ...], home: int, needs: Sequence[IntArray]) -> FloatArray:
         """Seconds until the join can start, ``[ends at home, strategies]``.
@@ -286,7 +282,7 @@ class BranchSearch:
     def _ends_chosen(self, states: tuple[State, ...], home: int, needs: Sequence[IntArray]) -> list[int]:
         """Per branch the end that is best for one strategy of the join."""
         if len(set(states)) < len(states):
-            return self._ends_together(states, home, self._arrivals(states, home, needs))
+            return ends_together(states, home, self._arrivals(states, home, needs))[1]
         chosen = [0] * len(states)
         chosen[home] = int(self._joined(states, home, needs)[:, 0].argmin())
         columns, reached = self.ends(home, states[home])
@@ -310,20 +306,6 @@ class BranchSearch:
             columns, ended = self.ends(branch, state)
             found.append((ended, self._arrival(branch, state, states[home], columns, needs[branch])[:, 0]))
         return found
-
-    @staticmethod
-    def _ends_together(
-        states: tuple[State, ...], home: int, arrivals: Sequence[tuple[FloatArray, FloatArray]]
-    ) -> list[int]:
-        """Per branch an end, where some share a set: each as good as can be with those of the others."""
-        chosen = [int((ended + arrival).argmin()) for ended, arrival in arrivals]
-        for branch in (*range(len(states)), *range(len(states))):
-            alone: list[Amount] = [float(ended[own]) for own, (ended, _) in zip(chosen, arrivals, strict=True)]
-            moved: list[Amount] = [float(arrival[own]) for own, (_, arrival) in zip(chosen, arrivals, strict=True)]
-            alone[branch], moved[branch] = arrivals[branch]
-            seconds = np.asarray(_until_joined(states, states[home], alone, moved))
-            chosen[branch] = int(np.lexsort((sum(arrivals[branch]), seconds))[0])
-        return chosen
 
     def _arrival(self, branch: int, state: State, home: State, columns: IntArray, needs: IntArray) -> FloatArray:
         """Seconds at least from every end of a branch to what every strategy of the join needs of it."""
@@ -355,16 +337,7 @@ class BranchSearch:
         table = tables.on.layer(signature)
         changed = tables.on.layouts.price_resolution(signature, joined.strategy)
         needs = [numbers for numbers in table.layouts.needs if numbers is not None]
-        ends = [(branch, column) for branch, column in enumerate(joined.ends)]
-        if len(set(joined.states)) < len(joined.states):
-            # The bound is from ends that are best one by one.
-            arrivals = self._arrivals(
-                joined.states, joined.home, [numbers[[joined.strategy]] for numbers in needs[: len(joined.states)]]
-            )
-            ends += [(branch, int(own.argmin())) for branch, (_, own) in enumerate(arrivals)]
-            ends += [(branch, int((ended + own).argmin())) for branch, (ended, own) in enumerate(arrivals)]
-        for branch, column in dict.fromkeys(ends):
-            state = joined.states[branch]
+        for branch, (state, column) in enumerate(zip(joined.states, joined.ends, strict=True)):
             columns, _ = self.ends(branch, state)
             moves, sources, targets = self._between(
                 branch, state, own, columns[[column]], needs[branch][[joined.strategy]]

@@ -1,0 +1,68 @@
+"""When branches on several sets are joined: what each set has to do before, and which ends are best together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mars_onnx.rules.axes import IntArray
+from mars_onnx.search.exact.moves import FloatArray
+from mars_onnx.search.exact.sets import State
+
+#: Seconds of one case, or of several.
+Amount = float | FloatArray
+
+
+def until_joined(states: Sequence[State], own: State, alone: Sequence[Amount], moved: Sequence[Amount]) -> Amount:
+    """Seconds until the join can start: the longest of what the set that goes on does, and what others do before it.
+
+    What a set sends comes after all of its branches. From its first tensor on, the set that goes on takes in all that
+    the join takes, one after the other.
+
+    Args:
+        states: Per branch its set.
+        own: The set that goes on.
+        alone: Per branch the seconds on its set.
+        moved: Per branch the seconds until its end is where it is needed.
+    """
+    least: Amount = sum((alone[i] for i, state in enumerate(states) if state is own), sum(moved, 0.0))
+    for other in dict.fromkeys(states):
+        if other is not own:
+            before: Amount = sum((alone[i] for i, state in enumerate(states) if state is other), 0.0)
+            least = np.maximum(least, sum(moved[states.index(other) :], before))
+    return least
+
+
+def ends_together(
+    states: Sequence[State], home: int, arrivals: Sequence[tuple[FloatArray, FloatArray]]
+) -> tuple[float, list[int]]:
+    """The least seconds until branches are joined, and the ends with which it is reached.
+
+    Args:
+        states: Per branch its set.
+        home: A branch whose set goes on.
+        arrivals: Per branch, for each of its ends, the seconds until then, and from there to the join.
+    """
+    kept = [_undominated(*own) for own in arrivals]
+    alone: list[Amount] = []
+    moved: list[Amount] = []
+    for branch, (own, (ended, arrival)) in enumerate(zip(kept, arrivals, strict=True)):
+        shape = [1] * len(kept)
+        shape[branch] = len(own)
+        alone.append(ended[own].reshape(shape))
+        moved.append(arrival[own].reshape(shape))
+    seconds = np.broadcast_to(until_joined(states, states[home], alone, moved), tuple(map(len, kept)))
+    # Of ends that do as well, those that are soonest.
+    total = np.broadcast_to(sum([*alone, *moved]), seconds.shape)
+    best = int(np.lexsort((total.ravel(), seconds.ravel()))[0])
+    places = np.unravel_index(best, seconds.shape)
+    return float(seconds.ravel()[best]), [int(own[place]) for own, place in zip(kept, places, strict=True)]
+
+
+def _undominated(ended: FloatArray, arrival: FloatArray) -> IntArray:
+    """Ends than which no other is both reached sooner and nearer to the join."""
+    order = np.lexsort((arrival, ended))
+    nearest = np.minimum.accumulate(np.concatenate([[np.inf], arrival[order][:-1]]))
+    kept: IntArray = order[arrival[order] < nearest]
+    return kept
