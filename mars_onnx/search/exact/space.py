@@ -77,6 +77,9 @@ def sound_cuts(signature: Signature, levels: Levels) -> Cuts:
     """All strategies without rings but for those that the rule refuses."""
     rule = rule_for(signature)
     every = cuts(rule.axes, levels)
+    if signature.opaque or None in signature.outputs:
+        # What cannot be sent has to be with everyone who takes it.
+        every = every.only(~every.single)
     names = rule.choosy_axes
     if not names:
         return every
