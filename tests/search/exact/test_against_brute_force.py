@@ -103,7 +103,7 @@ attention (float[64,64] x) => (float[64,64] z) {
 SHARING = {"shared": SHARED, "projection": PROJECTION}
 #: Networks in which more layers may.
 MORE_SHARING = {"three": THREE, "four": FOUR, "five": FIVE, "attention": ATTENTION}
-#: Networks in which sets may overlap: their answers have a bound, and no proof.
+#: Networks in which sets may overlap.
 OPEN = {"two inputs": TWO_INPUTS, "two outputs": TWO_OUTPUTS}
 
 
@@ -154,11 +154,15 @@ def test_more_layers_that_share_moves(name: str, seed: int) -> None:
     _check(MORE_SHARING[name], random_pool(seed, 2, fast=True))
 
 
-@pytest.mark.parametrize("name", OPEN)
+@pytest.mark.parametrize("seed", range(4))
+def test_branches_from_several_inputs(seed: int) -> None:
+    _check(TWO_INPUTS, random_pool(seed, 2, fast=True))
+
+
 @pytest.mark.parametrize("seed", range(2))
-def test_no_proof_where_the_tables_count_too_much(name: str, seed: int) -> None:
+def test_no_proof_where_the_tables_count_too_much(seed: int) -> None:
     pool = random_pool(seed, 2, fast=True)
-    posed = problem(OPEN[name], pool)
+    posed = problem(TWO_OUTPUTS, pool)
     found = exact_search(posed, pool, SearchOptions())
     assert found.cost_s == evaluate(posed, pool, found.mapping).latency_s
     assert found.ending is Ending.GAP
