@@ -47,7 +47,7 @@ class Aim(Protocol):
 
 
 #: So many times as many segments as kinds of them make a chain long.
-_LONG = 8
+_LONG = 3
 
 #: Which sets can follow which depends on the pool and the first sets only.
 _ORDERS: WeakKeyDictionary[Sets, dict[tuple[object, ...], Order]] = WeakKeyDictionary()
