@@ -27,6 +27,7 @@ from mars_onnx.search.exact.ports import crossing
 from mars_onnx.search.exact.sets import Sets, State, needed_of
 from mars_onnx.search.exact.shapes import Place, Shapes
 from mars_onnx.search.exact.together import Amount, ends_together, until_joined
+from mars_onnx.search.exact.work import ASSIGNMENT, spend
 from mars_onnx.search.problem import Problem, Source
 from mars_onnx.sharding.mapping import Mapping
 
@@ -122,6 +123,7 @@ class BranchSearch:
         # A model input that several take comes to all their sets at once; what that takes is known of sets apart only.
         for groups in groupings(count) if self.closed else (tuple(range(count)),):
             for states in deal(groups, start, ()):
+                spend(ASSIGNMENT)
                 self.check()
                 for home in range(max(groups) + 1):
                     key = (groups, tuple((s.place.counts, s.designs) for s in states), home)

@@ -44,6 +44,10 @@ def ends_together(
         home: A branch whose set goes on.
         arrivals: Per branch, for each of its ends, the seconds until then, and from there to the join.
     """
+    if len(set(states)) == 1:
+        # One after the other: each end is best by itself, and many branches have too many combinations.
+        totals = [ended + arrival for ended, arrival in arrivals]
+        return float(sum(own.min() for own in totals)), [int(own.argmin()) for own in totals]
     kept = [_undominated(*own) for own in arrivals]
     alone: list[Amount] = []
     moved: list[Amount] = []

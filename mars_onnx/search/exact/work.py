@@ -45,6 +45,8 @@ FACTOR = 130_000_000
 ENTRY = 600
 #: A variable of a segment whose best value is looked up.
 DECISION = 38_000_000
+#: Sets for all branches that are joined, one of the ways to choose them.
+ASSIGNMENT = 15_000_000
 #: A mapping that the judge prices: per layer, and per kind of layer and member.
 JUDGED = 20_000_000
 JUDGED_KIND = 100_000_000

@@ -171,3 +171,17 @@ def test_branches_end_at_the_limit() -> None:
     assert found.ending is Ending.WORK_LIMIT
     assert found.work is not None
     assert found.work < 0.4
+
+
+def test_many_branches_end_at_the_limit() -> None:
+    """Six inputs: the ways to choose sets for them are more than can be counted, and looking at one is work too."""
+    branches = range(6)
+    inputs = ", ".join(f"float[1,3,16,16] x{branch}" for branch in branches)
+    layers = "\n".join(f"y{branch} = Conv <pads = [1,1,1,1]> (x{branch}, w8x3x3x3)" for branch in branches)
+    joined = ", ".join(f"y{branch}" for branch in branches)
+    text = f"many ({inputs}) => (float[1,48,16,16] z) {{\n{layers}\nz = Concat <axis = 1> ({joined})\n}}"
+    pool = adaptive_pool(5, 4)
+    found = exact_search(problem(text, pool), pool, SearchOptions(work_limit=0.5))
+    assert found.ending is Ending.WORK_LIMIT
+    assert found.work is not None
+    assert found.work < 1.5
