@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mars_onnx.search.exact.minimum import least_sum, least_sum_again
 from mars_onnx.search.exact.work import DECISION, ENTRY, FACTOR, spend
 
 FloatArray = npt.NDArray[np.float64]
@@ -232,22 +233,31 @@ class Elimination:
         self._rest = tuple(number for number in range(len(self._scopes)) if number not in eliminated)
         self._arrays: list[FloatArray] = [np.zeros(())] * len(self._scopes)
         self._stale = [True] * len(self._scopes)
+        #: Of stale tables, what is in the tables that have been made of them.
+        self._before: dict[int, FloatArray] = {}
         self._least: FloatArray | None = None
 
     def put(self, number: int, array: FloatArray) -> None:
-        """Give a table its values."""
+        """Give a table its values. The array stays as it is from then on."""
+        self._replace(number, array)
+        self._least = None
+
+    def _replace(self, number: int, array: FloatArray) -> None:
+        if not self._stale[number]:
+            self._before[number] = self._arrays[number]
         self._arrays[number] = array
         self._stale[number] = True
-        self._least = None
 
     def least(self) -> FloatArray:
         """The least sum, for all values of the variables that are kept."""
         if self._least is None:
             for step in self._steps:
                 if not step.tables or any(self._stale[number] for number in step.tables):
-                    self._arrays[step.made] = self._eliminated(step)
-                    self._stale[step.made] = True
+                    made = self._eliminated(step)
+                    if made is not self._arrays[step.made]:
+                        self._replace(step.made, made)
             self._stale = [False] * len(self._scopes)
+            self._before = {}
             shape = tuple(self._sizes[variable] for variable in self.keep)
             self._least = np.broadcast_to(self._sum(self._rest, self.keep), shape)
         return self._least
@@ -281,17 +291,14 @@ class Elimination:
         if prod(shape) < _MANY_AT_ONCE or prod(shape[1:]) < _FEW_AT_ONCE:
             whole: FloatArray = self._sum(step.tables, (*step.scope, step.variable)).min(axis=-1)
             return whole
-        # Value by value: what is added up then stays in the processor's cache.
-        spend(ENTRY, len(parts) * prod(shape))
-        first, *others = (np.broadcast_to(np.ascontiguousarray(own), (shape[0], *own.shape[1:])) for own in parts)
-        least = np.full(shape[1:], np.inf)
-        total = np.empty(shape[1:])
-        for value in range(shape[0]):
-            np.add(first[value], others[0][value] if others else 0.0, out=total)
-            for own in others[1:]:
-                total += own[value]
-            np.minimum(least, total, out=least)
-        return least
+        made = self._arrays[step.made]
+        if made.shape != shape[1:] or any(self._stale[own] and own not in self._before for own in step.tables):
+            return least_sum(parts)
+        before = [
+            _spread(self._before[own], self._scopes[own], scope) if own in self._before else part
+            for own, part in zip(step.tables, parts, strict=True)
+        ]
+        return least_sum_again(made, before, parts)
 
     def _sum(self, tables: Sequence[int], scope: tuple[int, ...]) -> FloatArray:
         spend(ENTRY, len(tables) * prod(self._sizes[variable] for variable in scope))
