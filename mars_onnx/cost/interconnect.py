@@ -14,7 +14,7 @@ thousands that differ in little but their size, the time is kept as a function o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import reduce
 from math import gcd
 from typing import Generic, TypeVar
@@ -40,7 +40,7 @@ from mars_onnx.cost.rounds import (
     scatter_broadcast,
     tree_broadcast,
 )
-from mars_onnx.cost.transfers import Step, step_of
+from mars_onnx.cost.transfers import Step, likeness, step_of
 from mars_onnx.geometry import Range, intersect, volume
 from mars_onnx.pool import Pool
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern, Plan
@@ -269,6 +269,8 @@ class Interconnect(_Collectives[FloatArray]):
         super().__init__(pool)
         self._scaled = _Scaled(pool)
         self._curves: dict[tuple[Pattern, tuple[int, ...], int, Sizes], Curve] = {}
+        self._first: dict[Hashable, tuple[int, ...]] = {}
+        self._alike: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def exchange(self, pairs: Sequence[Pair], nbytes: npt.ArrayLike) -> FloatArray:
         """Messages that all start together; bytes per pair in the last dimension."""
@@ -328,11 +330,18 @@ class Interconnect(_Collectives[FloatArray]):
         unit = gcd(*sizes)
         if not unit:
             return 0.0
-        key = (collective.pattern, collective.group, collective.offset, tuple(size // unit for size in sizes))
+        group = self._like(collective.group)
+        key = (collective.pattern, group, collective.offset, tuple(size // unit for size in sizes))
         curve = self._curves.get(key)
         if curve is None:
             curve = self._curves[key] = self._scaled.of(*key)
         return curve.at(unit * bytes_per_element) + self._overhead(collective, bytes_per_element)
+
+    def _like(self, group: tuple[int, ...]) -> tuple[int, ...]:
+        """The first group that anyone has asked for in which everything takes as long: plans have hundreds of these."""
+        if group not in self._alike:
+            self._alike[group] = self._first.setdefault(likeness(self._pool, group), group)
+        return self._alike[group]
 
     def _overhead(self, collective: Collective, bytes_per_element: float) -> float:
         """What the pool says that software adds."""

@@ -18,7 +18,7 @@ from mars_onnx.cost.timeline import Event, seconds_of
 from mars_onnx.geometry import Box, Layout, volume
 from mars_onnx.pool.topology import Pool
 from mars_onnx.redistribution.plan import Collective
-from mars_onnx.redistribution.planner import redistribute
+from mars_onnx.redistribution.planner import communication
 from mars_onnx.rules.base import Signature
 from mars_onnx.sharding.lowering import Sharding, lower, ring_shift
 from mars_onnx.sharding.strategy import Strategy
@@ -101,7 +101,7 @@ def move_seconds(pool: Pool, source: Layout, target: Layout, bits: int) -> float
 
 def move_parts(pool: Pool, source: Layout, target: Layout, bits: int, label: str = "") -> Iterator[Part]:
     """A redistribution; see :func:`move_seconds`."""
-    return _collectives(pool, redistribute(source, target, pool.distance).collectives, bits, label)
+    return _collectives(pool, communication(source, target, pool.distance), bits, label)
 
 
 def _collectives(pool: Pool, collectives: Iterable[Collective], bits: int, label: str) -> Iterator[Part]:

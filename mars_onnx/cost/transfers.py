@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import numpy as np
 import numpy.typing as npt
@@ -97,3 +97,26 @@ def step_of(pool: Pool, pairs: Sequence[Pair]) -> Step:
     rates = [pool.links[channel // 2].bandwidth_bytes_per_s for channel in numbers]
     beta = np.array([*(1.0 / rate for rate in rates), 0.0])
     return Step(np.array([route.latency_s for route in routes]), uses, beta, index, own)
+
+
+def likeness(pool: Pool, group: Sequence[int]) -> Hashable:
+    """Equal for groups in which everything takes as long, member by member: whatever is looked at to say how long.
+
+    That is the links of all routes with what these share, which nodes store messages, and by what members are put in
+    order: their numbers, and those of their groups of the pool.
+    """
+    numbers: dict[int, int] = {}
+    routes: list[Hashable] = []
+    for pair in permutations(group, 2):
+        route = pool.route(*pair)
+        for link, (start, end) in zip(route.links, pairwise(route.nodes), strict=True):
+            channel = numbers.setdefault(link.channel(start, end), len(numbers))
+            routes.append((channel, link.bandwidth_bytes_per_s, link.latency_s, link.shared, end in pool.stores))
+        routes.append(None)
+    return tuple(routes), _order(group), _order([pool.group_of[rank] for rank in group])
+
+
+def _order(numbers: Sequence[int]) -> tuple[int, ...]:
+    """Numbers from 0, in the same order."""
+    place = {number: index for index, number in enumerate(sorted(set(numbers)))}
+    return tuple(place[number] for number in numbers)

@@ -34,28 +34,52 @@ def redistribute(source: Layout, target: Layout, distance: Distance = index_dist
             nobody holds.
     """
     held, needs = _checked(source, target)
-    absent = {rank: need for rank, need in needs.items() if not volume(need)}
-    wanted = {rank: need for rank, need in needs.items() if rank not in absent}
+    wanted = _with_elements(needs)
+    collectives, values = _communication(source, target, distance)
+    if values:
+        assemblies = _assemblies({} if source.partial else held, collectives, wanted)
+    else:
+        tiles = part_tiles(source, wanted, distance)
+        assemblies = [
+            Assembly(
+                rank,
+                need,
+                tuple(tuple(Fragment(box, part) for _, box in tiles[part][rank]) for part in range(len(tiles))),
+            )
+            for rank, need in wanted.items()
+        ]
+    assemblies += [Assembly(rank, need, ((),)) for rank, need in needs.items() if rank not in wanted]
+    assemblies.sort(key=lambda assembly: assembly.rank)
+    return Plan(collectives, tuple(assemblies), source.reduction, kind_of(collectives))
+
+
+def communication(source: Layout, target: Layout, distance: Distance = index_distance) -> tuple[Collective, ...]:
+    """The collectives of :func:`redistribute`. Where only these matter, nobody has to say who assembles what of them.
+
+    Args:
+        source: As there.
+        target: As there.
+        distance: As there.
+
+    Raises:
+        ValueError: As there.
+    """
+    return _communication(source, target, distance)[0]
+
+
+@lru_cache(maxsize=1 << 16)
+def _communication(source: Layout, target: Layout, distance: Distance) -> tuple[tuple[Collective, ...], bool]:
+    """The collectives, and whether what they bring are values, and not parts of them."""
+    held, needs = _checked(source, target)
+    wanted = _with_elements(needs)
     if source.partial:
         collectives, values = plan_parts(source, wanted, distance)
-        if values:
-            assemblies = _assemblies({}, collectives, wanted)
-        else:
-            tiles = part_tiles(source, wanted, distance)
-            assemblies = [
-                Assembly(
-                    rank,
-                    need,
-                    tuple(tuple(Fragment(box, part) for _, box in tiles[part][rank]) for part in range(len(tiles))),
-                )
-                for rank, need in wanted.items()
-            ]
-    else:
-        collectives = plan_values(held, wanted, distance)
-        assemblies = _assemblies(held, collectives, wanted)
-    assemblies += [Assembly(rank, need, ((),)) for rank, need in absent.items()]
-    assemblies.sort(key=lambda assembly: assembly.rank)
-    return Plan(tuple(collectives), tuple(assemblies), source.reduction, kind_of(collectives))
+        return tuple(collectives), values
+    return tuple(plan_values(held, wanted, distance)), True
+
+
+def _with_elements(needs: Boxes) -> dict[int, Box]:
+    return {rank: need for rank, need in needs.items() if volume(need)}
 
 
 def direct_plan(source: Layout, target: Layout, distance: Distance = index_distance) -> Plan:

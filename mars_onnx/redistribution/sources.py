@@ -8,7 +8,7 @@ from itertools import combinations
 from mars_onnx.geometry import Box, contains, hull, intersect, subtract
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
 
-Distance = Callable[[int, int], float]
+Distance = Callable[[int, int], float | tuple[int, int]]
 """How far it is from a source to a destination; only comparisons are made with it."""
 
 Piece = tuple[int, Box]
