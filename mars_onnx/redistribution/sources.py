@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from itertools import combinations
 
-from mars_onnx.geometry import Box, contains, hull, intersect, subtract
+from mars_onnx.geometry import Box, contains, hull, intersect, subtract, volume
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
 
 Distance = Callable[[int, int], float | tuple[int, int]]
 """How far it is from a source to a destination; only comparisons are made with it."""
+
+_Preference = tuple[bool, float | tuple[int, int], int, Box]
 
 Piece = tuple[int, Box]
 """A rank, and a box it gives."""
@@ -40,6 +43,14 @@ class Holders:
             self._replica[rank, box] = seen.get(box, 0)
             seen[box] = self._replica[rank, box] + 1
             self.own.setdefault(rank, []).append(box)
+        self._sources: dict[Box, list[int]] = {box: [] for box in seen}
+        for rank, box in self.entries:
+            self._sources[box].append(rank)
+
+    @cached_property
+    def _apart(self) -> bool:
+        """Whether different boxes have nothing in common."""
+        return all(intersect(one, other) is None for one, other in combinations(self._sources, 2))
 
     def tile(self, rank: int, need: Box) -> list[Piece]:
         """Disjoint pieces that make up ``need`` at ``rank``, each with the one who has it.
@@ -50,6 +61,8 @@ class Holders:
         Raises:
             ValueError: Nobody has some element of it.
         """
+        if self._apart:
+            return self._tile_of_disjoint(rank, need)
         pieces: list[_Taken] = []
         rest = [need]
         for box in self.own.get(rank, ()):
@@ -58,13 +71,7 @@ class Holders:
         if missing is not None:
             replicas = {self._replica[rank, box] for box in self.own.get(rank, ())}
             candidates = sorted(
-                (
-                    not contains(box, missing),
-                    bool(replicas) and self._replica[source, box] not in replicas,
-                    self.distance(source, rank),
-                    source,
-                    box,
-                )
+                (not contains(box, missing), *self._preference(rank, source, box, replicas))
                 for source, box in self.entries
                 if source != rank and intersect(box, missing) is not None
             )
@@ -75,6 +82,30 @@ class Holders:
         if rest:
             raise ValueError(f"nobody holds {rest[0]} of the box {need} that rank {rank} needs")
         return [(source, piece) for source, _, piece in _merged(pieces)]
+
+    def _tile_of_disjoint(self, rank: int, need: Box) -> list[Piece]:
+        """The same where each element is in one box only: then a piece is what a box has of the need."""
+        own = self.own.get(rank, ())
+        replicas = {self._replica[rank, box] for box in own}
+        pieces: list[Piece] = []
+        found: list[tuple[_Preference, Box]] = []
+        for box, sources in self._sources.items():
+            common = intersect(box, need)
+            if common is None:
+                continue
+            if box in own:
+                pieces.append((rank, common))
+            else:
+                found.append((min(self._preference(rank, source, box, replicas) for source in sources), common))
+        pieces += [(source, common) for (_, _, source, _), common in sorted(found)]
+        if sum(volume(box) for _, box in pieces) != volume(need):
+            raise ValueError(f"nobody holds some of the box {need} that rank {rank} needs")
+        return pieces
+
+    def _preference(self, rank: int, source: int, box: Box, replicas: set[int]) -> _Preference:
+        """The less, the better is a source, for a rank whose own boxes are of some replica ranks."""
+        other = bool(replicas) and self._replica[source, box] not in replicas
+        return other, self.distance(source, rank), source, box
 
 
 def _take(source: int, box: Box, rest: list[Box], pieces: list[_Taken]) -> list[Box]:

@@ -13,7 +13,7 @@ from mars_onnx.search.exact.moves import FloatArray
 
 
 def alternatives(tables: SegmentTables, limit: float, count: int) -> list[tuple[int, int, int]]:
-    """Of one set alone, the entries with the best ways through them.
+    """Of one set alone, the entries with the best ways through them, without those that are exact already.
 
     Args:
         tables: Of the set.
@@ -41,6 +41,8 @@ def alternatives(tables: SegmentTables, limit: float, count: int) -> list[tuple[
             before = tables.passage(index + 1).arrive(reached)
     found: list[tuple[float, int, int, int]] = []
     for index, through in best.items():
+        for row, column in tables.solve(index).sharp:
+            through[row, column] = np.inf
         flat, width = through.ravel(), through.shape[1]
         places = least_places(flat, count)
         found += [
