@@ -19,9 +19,14 @@ from mars_onnx.search.problem import Problem
 from mars_onnx.sharding.mapping import Mapping
 
 
+def first(problem: Problem, pool: Pool) -> Mapping:
+    """The first of the mappings of :func:`inside`."""
+    return greedy_mapping(problem, pool)
+
+
 def inside(problem: Problem, pool: Pool, objective: Objective) -> Iterator[Mapping]:
     """Mappings of the space that is searched, but for unequal shares; the cheapest to find first."""
-    yield greedy_mapping(problem, pool)
+    yield first(problem, pool)
     yield from _mappings(problem, pool, objective, (single, uniform))
 
 

@@ -19,13 +19,13 @@ from mars_onnx.search.exact.capacity import Fitting, fits
 from mars_onnx.search.exact.chain import Chain
 from mars_onnx.search.exact.claim import certain_seconds, sets_overlap
 from mars_onnx.search.exact.forward import Forward, Way
-from mars_onnx.search.exact.incumbents import inside, outside
+from mars_onnx.search.exact.incumbents import first, inside, outside
 from mars_onnx.search.exact.joins import branches_of
 from mars_onnx.search.exact.segments import width_of
 from mars_onnx.search.exact.sets import Sets, State
 from mars_onnx.search.exact.shapes import Shapes
 from mars_onnx.search.exact.solid import Solid
-from mars_onnx.search.exact.work import Meter, metered, spend_on_judging, spend_on_simple
+from mars_onnx.search.exact.work import Meter, metered, spend_on_first, spend_on_judging, spend_on_simple
 from mars_onnx.search.method import Ending, Objective, Progress, SearchOptions, SearchResult
 from mars_onnx.search.problem import Problem
 from mars_onnx.sharding.mapping import Mapping
@@ -42,7 +42,7 @@ BRANCHES = (
     "with others or after them (of more than four branches, all share a set or none do)"
 )
 
-#: On more accelerators than these, a search starts from what is quickly found, and looks at small sets first.
+#: On more accelerators than these, a search starts from what is quickly found, and looks at such sets first.
 _FEW = 8
 #: What the answer says if something outside of the space is better.
 BEATEN = "; the mapping is not one of these, but a simple one outside that is better than all that were found"
@@ -108,7 +108,7 @@ class _Run:
         forward = Forward(Sets(Chain.of(self.problem), self.pool, Shapes(self.pool), check=self.check))
         try:
             if self.large:
-                self.start()
+                self.begin()
             if self.options.objective is Objective.LATENCY:
                 branches = branches_of(self.problem)
                 if branches is not None:
@@ -134,7 +134,7 @@ class _Run:
                     gc.freeze()
                     gc.unfreeze()
                 gc.enable()
-        if (ending is not Ending.PROVEN and not self.large and not self.wide) or not self.best:
+        if (ending is not Ending.PROVEN and (self.barely if self.large else not self.wide)) or not self.best:
             self.start()
         beaten = self.beaten() or self.elsewhere_better
         if beaten:
@@ -164,6 +164,16 @@ class _Run:
     def wide(self) -> bool:
         """Whether tables are going to be too wide: then the first set gives good mappings, and takes the time."""
         return width_of(self.problem) > _WIDE
+
+    def begin(self) -> None:
+        """Note the mapping that is the quickest to find."""
+        spend_on_first(self.problem, self.pool)
+        self.note(first(self.problem, self.pool))
+
+    @property
+    def barely(self) -> bool:
+        """Whether nothing has been found but what the search began with."""
+        return len(self.best) < 2
 
     def start(self) -> None:
         """Note mappings that are quickly found."""

@@ -61,6 +61,8 @@ STATE = 100_000_000
 #: Mappings that are quickly found: per layer and accelerator of the pool, and per kind of layer and accelerator.
 SIMPLE = 200_000_000
 SIMPLE_KIND = 2_200_000_000
+#: The first of these: per kind of layer and accelerator.
+FIRST_KIND = 600_000_000
 
 
 @dataclass(eq=False)
@@ -120,3 +122,8 @@ def spend_on_simple(problem: Problem, pool: Pool) -> None:
     """Count that mappings are looked for that are quickly found."""
     spend(SIMPLE, len(problem.layers) * pool.size)
     spend(SIMPLE_KIND, kinds_of(problem) * pool.size)
+
+
+def spend_on_first(problem: Problem, pool: Pool) -> None:
+    """Count that the first of these is looked for."""
+    spend(FIRST_KIND, kinds_of(problem) * pool.size)
