@@ -40,13 +40,13 @@ from mars_onnx.cost.rounds import (
     scatter_broadcast,
     tree_broadcast,
 )
+from mars_onnx.cost.sizes import Sizes, assembled, sizes_of
 from mars_onnx.cost.transfers import Step, likeness, step_of
-from mars_onnx.geometry import Range, intersect, volume
+from mars_onnx.geometry import intersect, volume
 from mars_onnx.pool import Pool
-from mars_onnx.redistribution.plan import Collective, Fragment, Pattern, Plan
+from mars_onnx.redistribution.plan import Collective, Pattern, Plan
 
 Time = TypeVar("Time")
-Sizes = tuple[int, ...]
 
 #: How many dimensions the sizes of a collective have; 1 if not said.
 _DIMENSIONS = {"all_reduce": 0, "broadcast": 0, "all_to_all": 2}
@@ -326,7 +326,7 @@ class Interconnect(_Collectives[FloatArray]):
 
     def collective(self, collective: Collective, bytes_per_element: float) -> float:
         """Seconds of one collective of a plan."""
-        sizes = _sizes(collective)
+        sizes = sizes_of(collective)
         unit = gcd(*sizes)
         if not unit:
             return 0.0
@@ -350,7 +350,7 @@ class Interconnect(_Collectives[FloatArray]):
             return 0.0
         pairs = zip(collective.inputs, collective.outputs, strict=True)
         kept = (volume(intersect(given.box, taken.box)) if given and taken else 0 for given, taken in pairs)
-        return known.seconds(max(kept) * bytes_per_element, _assembled(collective) * bytes_per_element)
+        return known.seconds(max(kept) * bytes_per_element, assembled(collective) * bytes_per_element)
 
     def plan(self, plan: Plan, bytes_per_element: float) -> tuple[float, ...]:
         """Seconds of every collective of a redistribution, in its order; one after the other they add up."""
@@ -362,47 +362,3 @@ def _one(op: str, given: FloatArray) -> FloatArray:
     if op == "broadcast":
         return given
     return given[..., None, :, :] if op == "all_to_all" else given[..., None, :]
-
-
-def _elements(fragment: Fragment | None) -> int:
-    return volume(fragment.box) if fragment else 0
-
-
-def _assembled(collective: Collective) -> int:
-    """Elements of a gathered result, where its pieces do not follow one another in memory."""
-    if collective.pattern is not Pattern.ALL_GATHER or collective.axis is None:
-        return 0
-    boxes = [taken.box for taken in collective.outputs if taken]
-    # A piece is one stretch if there is one of everything before the axis of the pieces.
-    apart = (box for box in boxes if volume(box[: collective.axis]) > 1)
-    return max(map(volume, apart), default=0)
-
-
-def _sizes(collective: Collective) -> Sizes:
-    """Elements of every member's piece, or of every message that takes place, from every member to every other."""
-    inputs, outputs = collective.inputs, collective.outputs
-    match collective.pattern:
-        case Pattern.REDUCE_SCATTER:
-            return tuple(map(_elements, outputs))
-        case Pattern.ALL_TO_ALL | Pattern.HALO_EXCHANGE:
-            # Boxes differ along one axis, or two, and are equal in all others.
-            axes = [axis for axis in (collective.axis, collective.split_axis) if axis is not None]
-            first = next(given.box for given in inputs if given)
-            width = volume(tuple(extent for axis, extent in enumerate(first) if axis not in axes))
-            given_ranges = [[given.box[axis] for axis in axes] if given else None for given in inputs]
-            taken_ranges = [[taken.box[axis] for axis in axes] if taken else None for taken in outputs]
-            return tuple(
-                width * _common(given, taken) if given and taken and i != j else 0
-                for i, given in enumerate(given_ranges)
-                for j, taken in enumerate(taken_ranges)
-            )
-        case _:
-            return tuple(map(_elements, inputs))
-
-
-def _common(given: Sequence[Range], taken: Sequence[Range]) -> int:
-    """Number of places that two boxes have in common."""
-    result = 1
-    for (start, stop), (low, high) in zip(given, taken, strict=True):
-        result *= max(0, min(stop, high) - max(start, low))
-    return result
