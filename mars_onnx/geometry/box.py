@@ -38,11 +38,11 @@ def intersect(first: Box | None, second: Box | None) -> Box | None:
     # Planning is made of this and the next function; loops are twice as fast as what would be shorter.
     common: list[Range] = []
     for (start, stop), (low, high) in zip(first, second, strict=True):
-        start = max(start, low)
-        stop = min(stop, high)
-        if start >= stop:
+        first_common = start if start > low else low
+        last_common = stop if stop < high else high
+        if first_common >= last_common:
             return None
-        common.append((start, stop))
+        common.append((first_common, last_common))
     return tuple(common)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from mars_onnx.geometry import Box, contains, hull, intersect, subtract, volume
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
@@ -49,7 +49,10 @@ class Holders:
 
     @cached_property
     def _apart(self) -> bool:
-        """Whether different boxes have nothing in common."""
+        """Whether different boxes have nothing in common: surely so if different ranges have not, in any dimension."""
+        columns = [sorted(set(column)) for column in zip(*self._sources, strict=True)]
+        if all(stop <= start for column in columns for (_, stop), (start, _) in pairwise(column)):
+            return True
         return all(intersect(one, other) is None for one, other in combinations(self._sources, 2))
 
     def tile(self, rank: int, need: Box) -> list[Piece]:
