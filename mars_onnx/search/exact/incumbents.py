@@ -19,15 +19,16 @@ from mars_onnx.search.problem import Problem
 from mars_onnx.sharding.mapping import Mapping
 
 
-def first(problem: Problem, pool: Pool) -> Mapping:
-    """The first of the mappings of :func:`inside`."""
-    return greedy_mapping(problem, pool)
+def first(problem: Problem, pool: Pool, objective: Objective) -> Iterator[Mapping]:
+    """Those mappings of :func:`inside` that say whether many accelerators pay, or few: of all of them, and of one."""
+    yield greedy_mapping(problem, pool)
+    yield from _mappings(problem, pool, objective, (single,))
 
 
 def inside(problem: Problem, pool: Pool, objective: Objective) -> Iterator[Mapping]:
     """Mappings of the space that is searched, but for unequal shares; the cheapest to find first."""
-    yield first(problem, pool)
-    yield from _mappings(problem, pool, objective, (single, uniform))
+    yield from first(problem, pool, objective)
+    yield from _mappings(problem, pool, objective, (uniform,))
 
 
 def outside(problem: Problem, pool: Pool, objective: Objective, limit_s: float) -> Iterator[Mapping]:

@@ -98,6 +98,8 @@ class _Run:
     joined: bool = False
     #: Whether what is better was found by changing sets inside a branch, outside of that space.
     elsewhere_better: bool = False
+    #: The best of what was noted before anything was looked at.
+    begun: Mapping | None = None
     solid: dict[State, Solid] = field(default_factory=dict)
 
     def run(self) -> SearchResult:
@@ -134,7 +136,7 @@ class _Run:
                     gc.freeze()
                     gc.unfreeze()
                 gc.enable()
-        if (ending is not Ending.PROVEN and (self.barely if self.large else not self.wide)) or not self.best:
+        if not self.best or (ending is not Ending.PROVEN and (self.barely if self.large else not self.wide)):
             self.start()
         beaten = self.beaten() or self.elsewhere_better
         if beaten:
@@ -166,14 +168,16 @@ class _Run:
         return width_of(self.problem) > _WIDE
 
     def begin(self) -> None:
-        """Note the mapping that is the quickest to find."""
+        """Note the mappings that are the quickest to find."""
         spend_on_first(self.problem, self.pool)
-        self.note(first(self.problem, self.pool))
+        for mapping in first(self.problem, self.pool, self.options.objective):
+            self.note(mapping)
+        self.begun = self.best[0][1]
 
     @property
     def barely(self) -> bool:
-        """Whether nothing has been found but what the search began with."""
-        return len(self.best) < 2
+        """Whether the best is still what the search began with."""
+        return self.best[0][1] == self.begun
 
     def start(self) -> None:
         """Note mappings that are quickly found."""

@@ -62,7 +62,7 @@ STATE = 100_000_000
 SIMPLE = 200_000_000
 SIMPLE_KIND = 2_200_000_000
 #: The first of these: per kind of layer and accelerator.
-FIRST_KIND = 600_000_000
+FIRST_KIND = 1_000_000_000
 
 
 @dataclass(eq=False)
@@ -125,5 +125,5 @@ def spend_on_simple(problem: Problem, pool: Pool) -> None:
 
 
 def spend_on_first(problem: Problem, pool: Pool) -> None:
-    """Count that the first of these is looked for."""
+    """Count that the first of these are looked for."""
     spend(FIRST_KIND, kinds_of(problem) * pool.size)
