@@ -35,14 +35,15 @@ def intersect(first: Box | None, second: Box | None) -> Box | None:
     """The common part of two boxes of equal rank, or ``None`` if there is none."""
     if first is None or second is None:
         return None
-    # Planning is made of this and the next function; loops are twice as fast as what would be shorter.
+    # Planning is made of this and the next function; loops and conditions are several times as fast as what would be
+    # shorter.
     common: list[Range] = []
     for (start, stop), (low, high) in zip(first, second, strict=True):
-        first_common = start if start > low else low
-        last_common = stop if stop < high else high
-        if first_common >= last_common:
+        begin = start if start > low else low
+        end = stop if stop < high else high
+        if begin >= end:
             return None
-        common.append((first_common, last_common))
+        common.append((begin, end))
     return tuple(common)
 
 

@@ -38,14 +38,12 @@ class Holders:
         self.distance = distance
         self.own: dict[int, list[Box]] = {}
         self._replica: dict[Piece, int] = {}
-        seen: dict[Box, int] = {}
+        self._sources: dict[Box, list[int]] = {}
         for rank, box in self.entries:
-            self._replica[rank, box] = seen.get(box, 0)
-            seen[box] = self._replica[rank, box] + 1
+            sources = self._sources.setdefault(box, [])
+            self._replica[rank, box] = len(sources)
+            sources.append(rank)
             self.own.setdefault(rank, []).append(box)
-        self._sources: dict[Box, list[int]] = {box: [] for box in seen}
-        for rank, box in self.entries:
-            self._sources[box].append(rank)
 
     @cached_property
     def _apart(self) -> bool:

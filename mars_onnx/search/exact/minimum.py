@@ -10,6 +10,7 @@ Arrays have all dimensions, of size 1 where they are the same for all values; th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from math import prod
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ BoolArray = npt.NDArray[np.bool_]
 _MOST_CHANGED = 0.7
 #: Places that are picked one by one take so many times as long as all of them in a row.
 _PICKED = 10
+#: The only value of a dimension of size 1.
 _ALL = np.zeros(1, np.int64)
 
 
@@ -66,11 +68,11 @@ def least_sum_again(least: FloatArray, before: Sequence[FloatArray], after: Sequ
         if 2 * len(values) > _MOST_CHANGED * max(map(len, after)):
             return least_sum(after)
         stale = _lower(found, values, before, after)
-        part, dimension, within = min((_values(stale, own) for own in range(stale.ndim)), key=lambda own: own[:2])
-        if _PICKED * np.count_nonzero(stale) < part * stale.size:
+        smallest = min((_values(stale, own) for own in range(stale.ndim)), key=lambda own: own[:2])
+        if _PICKED * np.count_nonzero(stale) < smallest.part * stale.size:
             _pick(found, np.nonzero(stale), after)
         else:
-            slices.append(_Change(part, dimension + 1, within))
+            slices.append(smallest._replace(dimension=smallest.dimension + 1))
     if sum(change.part for change in slices) > _MOST_CHANGED:
         return least_sum(after)
     for change in slices:
@@ -101,6 +103,7 @@ def _within(array: FloatArray, change: _Change) -> FloatArray:
 
 
 def _values(different: BoolArray, dimension: int) -> _Change:
+    """The values of a dimension at which something is different."""
     others = tuple(other for other in range(different.ndim) if other != dimension)
     values = np.flatnonzero(different.any(axis=others))
     return _Change(len(values) / different.shape[dimension], dimension, values)
@@ -125,21 +128,15 @@ def _lower(least: FloatArray, values: IntArray, before: Sequence[FloatArray], af
 
 def _at(arrays: Sequence[FloatArray], value: int) -> FloatArray:
     """The sum at one value of the first dimension."""
-    total: FloatArray | float = 0.0
-    for number, array in enumerate(arrays):
-        own = array[value if len(array) > 1 else 0]
-        total = own if not number else total + own
-    return np.asarray(total)
+    return reduce(np.add, (array[value if len(array) > 1 else 0] for array in arrays))
 
 
 def _pick(least: FloatArray, places: tuple[IntArray, ...], arrays: Sequence[FloatArray]) -> None:
     """Work out some places again."""
     spend(ENTRY, _PICKED * len(arrays) * max(map(len, arrays)) * len(places[0]))
-    total: FloatArray | None = None
+    picked: list[FloatArray] = []
     for array in arrays:
         sizes = array.shape[1:]
         index = tuple(own if size > 1 else np.zeros_like(own) for own, size in zip(places, sizes, strict=True))
-        own = array.reshape(len(array), -1).take(np.ravel_multi_index(index, sizes), axis=1)
-        total = own if total is None else total + own
-    if total is not None:
-        least[places] = total.min(axis=0)
+        picked.append(array.reshape(len(array), -1).take(np.ravel_multi_index(index, sizes), axis=1))
+    least[places] = reduce(np.add, picked).min(axis=0)

@@ -42,7 +42,7 @@ BRANCHES = (
     "with others or after them (of more than four branches, all share a set or none do)"
 )
 
-#: On more accelerators than these, a search starts from what is quickly found, and looks at such sets first.
+#: On more accelerators than these, a search starts from what is quickly found, and looks at sets of that size first.
 _FEW = 8
 #: What the answer says if something outside of the space is better.
 BEATEN = "; the mapping is not one of these, but a simple one outside that is better than all that were found"

@@ -20,13 +20,9 @@ from math import exp, inf, prod
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from mars_onnx.search.exact.minimum import least_sum, least_sum_again
+from mars_onnx.search.exact.minimum import FloatArray, IntArray, least_sum, least_sum_again
 from mars_onnx.search.exact.work import DECISION, ENTRY, FACTOR, spend
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 #: Entries of the largest intermediate table; wider graphs are not for this method.
 MOST_ENTRIES = 20_000_000
