@@ -49,9 +49,9 @@ def check(pool: Pool, groups: list[Group]) -> int:
     return alike
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_random_pools(seed: int) -> None:
-    check(random_pool(seed, 4), [own for count in (2, 3, 4) for own in permutations(range(4), count)])
+def test_random_pools() -> None:
+    groups = [own for count in (2, 3, 4) for own in permutations(range(4), count)]
+    assert sum(check(random_pool(seed, 4), groups) for seed in range(12)) > len(groups)
 
 
 @pytest.mark.parametrize("name", ["fpga_pool", "fpga_tree_pool", "large_pool"])
