@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, permutations
 
@@ -102,18 +102,27 @@ def step_of(pool: Pool, pairs: Sequence[Pair]) -> Step:
 def likeness(pool: Pool, group: Sequence[int]) -> Hashable:
     """Equal for groups in which everything takes as long, member by member: whatever is looked at to say how long.
 
-    That is the links of all routes with what these share, which nodes store messages, and by what members are put in
-    order: their numbers, and those of their groups of the pool.
+    That is what :func:`alike_routes` looks at, and by what members are put in order: their numbers, and those of their
+    groups of the pool.
+    """
+    routes = alike_routes(pool, permutations(group, 2))
+    return routes, _order(group), _order([pool.group_of[rank] for rank in group])
+
+
+def alike_routes(pool: Pool, pairs: Iterable[Pair]) -> Hashable:
+    """Equal for pairs of nodes between which any transfers take as long, pair by pair.
+
+    That is the links of all routes with what these share, and which nodes store messages.
     """
     numbers: dict[int, int] = {}
     routes: list[Hashable] = []
-    for pair in permutations(group, 2):
+    for pair in pairs:
         route = pool.route(*pair)
         for link, (start, end) in zip(route.links, pairwise(route.nodes), strict=True):
             channel = numbers.setdefault(link.channel(start, end), len(numbers))
             routes.append((channel, link.bandwidth_bytes_per_s, link.latency_s, link.shared, end in pool.stores))
         routes.append(None)
-    return tuple(routes), _order(group), _order([pool.group_of[rank] for rank in group])
+    return tuple(routes)
 
 
 def _order(numbers: Sequence[int]) -> tuple[int, ...]:

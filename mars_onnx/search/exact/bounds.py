@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,18 +13,14 @@ from mars_onnx.search.exact.ports import Ports
 from mars_onnx.search.exact.space import FloatArray, LayerSpace
 
 BoolArray = npt.NDArray[np.bool_]
+AnyArray = TypeVar("AnyArray", IntArray, FloatArray)
 
 #: Fewer elements than this are missing by rounding only.
 _ROUNDING = 1e-9
 
 
 def move_bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> FloatArray:
-    """Seconds at least from layouts to layouts, ``[A, B]``: every member takes in what it lacks.
-
-    Plans (:mod:`mars_onnx.redistribution`) go axis by axis, and who takes part in several collectives does so one after
-    the other. So a member that keeps something, and gains something along several axes, waits for messages along each
-    of them. Single messages, where nothing is regular, are boxes beside what it has, on one side each. Only who keeps
-    nothing, or gets exactly what another one holds, may get it in one message.
+    """Seconds at least from layouts to layouts, ``[A, B]``: every member takes in what it lacks, and waits for it.
 
     Args:
         held: Boxes ``[A, members, rank, 2]``.
@@ -32,34 +29,16 @@ def move_bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> Flo
         bits: Width of an element.
     """
     width, ends, members = bits / 8, port.endpoint_latency_s, held.shape[1]
-    latency = float(np.minimum(port.near_latency_s, port.far_latency_s).min())
     clusters = _clusters(held, needed, port.group)
     around, wanted = np.concatenate([held, clusters.around], axis=1), np.concatenate([needed, clusters.wanted], axis=1)
-    kept, waits = np.ones(()), np.zeros(())
-    for dim in range(held.shape[2]):
-        low, high = around[0, 0, dim].tolist()
-        if (around[:, :, dim] == (low, high)).all() and (wanted[:, :, dim] == (low, high)).all():
-            kept = kept * (high - low)
-            continue
-        ranges = _Ranges(around[:, :, dim], wanted[:, :, dim], members)
-        kept = kept * ranges.spread(ranges.common)
-        waits = waits + ranges.spread(_waiting(ranges.partners, port, latency), members)
-    volumes = _volumes(wanted)
-    missing = (volumes[None] - kept) * width
-    lack, kept = missing[..., :members], np.broadcast_to(kept, missing.shape)[..., :members]
-    if port.one_port:
-        # Whoever has taken in bytes of n members, one message at a time, has them after log2(1 + n) rounds.
-        largest = _volumes(held).max(axis=-1) * width
-        partners = np.ceil(lack / np.maximum(largest, 1e-30)[:, None, None])
-        once = np.ceil(np.log2(1 + partners)) * (latency + ends) + ends
-        rate = np.minimum(port.near_s_per_byte, port.far_s_per_byte)
-    else:
-        once, rate = np.asarray(latency + 2 * ends), port.all_s_per_byte
-    waits = np.where((kept == 0) | _offered(held, needed), once, np.maximum(waits, once))
-    waits = np.where(lack > 0, waits, 0.0)
+    gains = _gains(around, wanted, members, port)
+    missing = (_volumes(wanted)[None] - gains.kept) * width
+    lack = missing[..., :members]
+    rate = np.minimum(port.near_s_per_byte, port.far_s_per_byte) if port.one_port else port.all_s_per_byte
+    waits = _waits(held, needed, gains, lack / width, port)
     seconds: FloatArray = (waits + lack * rate).max(axis=-1)
     # Who takes in what its cluster lacks waits for a message from afar instead of one from nearby.
-    others = np.maximum(waits - latency, 2 * ends)
+    others = np.maximum(waits - port.least_latency_s, 2 * ends)
     for number, inside in enumerate(clusters.members):
         most = missing[..., members + number]
         across = _crossing(most, lack[..., inside], others[..., inside], port, inside)
@@ -67,13 +46,87 @@ def move_bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> Flo
     return seconds
 
 
-def _waiting(partners: FloatArray, port: Ports, latency: float) -> FloatArray:
-    """Seconds at least for messages along one axis, by from how many members they come."""
+@dataclass(frozen=True, eq=False)
+class _Gains:
+    """What boxes gain from layout to layout, axis by axis; all broadcast to ``[A, B, boxes]``, or to the members only.
+
+    Attributes:
+        kept: Elements that a box keeps, of members and of clusters.
+        waits: Seconds at least for collectives along each axis along which a member gains something, added up.
+        messages: Pieces at least beside what a member has, added up over the axes.
+        piece: Elements that it can get of any one member, at most.
+    """
+
+    kept: FloatArray
+    waits: FloatArray
+    messages: FloatArray
+    piece: FloatArray
+
+
+def _gains(held: IntArray, needed: IntArray, members: int, port: Ports) -> _Gains:
+    """From boxes ``[A, boxes, rank, 2]`` and ``[B, boxes, rank, 2]``, of which the first are those of members."""
+    kept, waits, messages, piece = np.ones(()), np.zeros(()), np.zeros(()), np.ones(())
+    for dim in range(held.shape[2]):
+        low, high = held[0, 0, dim].tolist()
+        if (held[:, :, dim] == (low, high)).all() and (needed[:, :, dim] == (low, high)).all():
+            kept, piece = kept * (high - low), piece * (high - low)
+            continue
+        ranges = _Ranges(held[:, :, dim], needed[:, :, dim], members)
+        partners = ranges.partners[..., :members]
+        kept = kept * ranges.spread(ranges.common)
+        waits = waits + ranges.spread(_waiting(partners, port))
+        messages = messages + ranges.spread(partners)
+        piece = piece * ranges.spread(ranges.most_in_common())
+    return _Gains(kept, waits, messages, piece)
+
+
+def _waiting(partners: IntArray, port: Ports) -> FloatArray:
+    """Seconds at least for a collective along one axis, by from how many members something comes."""
     ends = port.endpoint_latency_s
-    rounds = np.ceil(np.log2(1 + partners)) if port.one_port else np.minimum(partners, 1)
-    at_once = np.where(partners > 0, port.chunks * (rounds * (latency + ends) + ends), 0.0)
-    seconds: FloatArray = np.minimum(at_once, partners * (latency + 2 * ends))
-    return seconds
+    rounds = _rounds(partners, port)
+    seconds: FloatArray = port.chunks * (rounds * (port.least_latency_s + ends) + ends)
+    return np.where(partners > 0, seconds, 0.0)
+
+
+def _rounds(sources: AnyArray, port: Ports) -> IntArray:
+    """Rounds at least until something of so many others is there: with one message at a time, log2(1 + n)."""
+    # The exponent of a number is how often it can be halved.
+    rounds: IntArray = np.frexp(sources)[1] if port.one_port else (sources > 0).astype(np.int64)
+    return rounds
+
+
+def _waits(held: IntArray, needed: IntArray, gains: _Gains, lack: FloatArray, port: Ports) -> FloatArray:
+    """Seconds at least that members wait for messages, ``[A, B, members]``.
+
+    A plan (:mod:`mars_onnx.redistribution`) is regular for a member, or it gets single messages. A regular one goes
+    axis by axis, and who takes part in several collectives does so one after the other: a member that gains something
+    along several axes waits for messages along each of them. Single messages come one after the other too, each with a
+    piece of what one other member holds: as many as it takes to make up what is lacking; or, where something is kept,
+    boxes beside that, on one side each, unless another one holds all that is needed.
+
+    Who holds nothing gets messages at the end, from those who have gained something by then, if anybody has.
+
+    Args:
+        held: Boxes ``[A, members, rank, 2]``.
+        needed: Boxes ``[B, members, rank, 2]``.
+        gains: What members gain.
+        lack: Elements that they lack.
+        port: How fast data comes to them.
+    """
+    ends = port.endpoint_latency_s
+    message_s = port.least_latency_s + 2 * ends
+    sources = np.ceil(lack * (1 - _ROUNDING) / np.maximum(gains.piece, 1))
+    rounds = _rounds(sources, port)
+    once = rounds * (port.least_latency_s + ends) + ends
+    beside = (lack < _volumes(needed)) & ~_offered(held, needed)
+    messages = np.where(beside, gains.messages, 0)
+    single = np.maximum(sources, messages) * message_s
+    empty = (_volumes(held) == 0)[:, None]
+    others_gain = ((lack > 0) & ~empty).any(axis=-1, keepdims=True)
+    waits = np.minimum(np.maximum(gains.waits, once), single)
+    waits = np.where(empty, np.where(others_gain, once, single), waits)
+    found: FloatArray = np.where(lack > 0, waits, 0.0)
+    return found
 
 
 def _crossing(missing: FloatArray, lack: FloatArray, others: FloatArray, port: Ports, inside: IntArray) -> FloatArray:
@@ -97,41 +150,47 @@ def _crossing(missing: FloatArray, lack: FloatArray, others: FloatArray, port: P
 
 
 class _Ranges:
-    """One dimension of all pairs of boxes, by distinct ranges.
+    """One dimension of all pairs of layouts, by what this dimension of them looks like: many are alike in it.
 
     Attributes:
-        common: Length of what two ranges have in common, ``[held, needed]``.
-        partners: From how many others at least comes what a range lacks of another, ``[held, needed]``.
+        common: Length of what a held and a needed range have in common, ``[held, needed, boxes]``.
+        partners: From how many others at least comes what a range lacks of another, ``[held, needed, boxes]``.
     """
 
     def __init__(self, held: IntArray, needed: IntArray, members: int) -> None:
         """From ranges ``[A, boxes, 2]`` and ``[B, boxes, 2]``, of which the first are those of members."""
-        longest = (held[:, :members, 1] - held[:, :members, 0]).max(axis=1)[:, None]
-        (low, high, most), self._rows = _distinct(held[..., 0], held[..., 1], longest)
-        (start, stop), self._columns = _distinct(needed[..., 0], needed[..., 1])
-        low, high, most = low[:, None], high[:, None], np.maximum(most, 1)[:, None]
-        self.common: FloatArray = np.maximum(np.minimum(high, stop) - np.maximum(low, start), 0).astype(np.float64)
+        (self._held, rows), (self._needed, columns) = _patterns(held), _patterns(needed)
+        self._members, self._pairs = members, (rows[:, None], columns)
+        low, high = np.moveaxis(self._held, -1, 0)[:, :, None]
+        start, stop = np.moveaxis(self._needed, -1, 0)[:, None]
+        longest = np.maximum((high - low)[..., :members].max(axis=-1, keepdims=True), 1)
+        self.common: IntArray = np.maximum(np.minimum(high, stop) - np.maximum(low, start), 0)
         before = np.maximum(np.minimum(low, stop) - start, 0)
         behind = np.maximum(stop - np.maximum(high, start), 0)
-        self.partners: FloatArray = np.ceil(before / most) + np.ceil(behind / most)
+        self.partners: IntArray = -(-before // longest) - (-behind // longest)
 
-    def spread(self, table: FloatArray, members: int | None = None) -> FloatArray:
-        """Values by distinct ranges, as ``[A, B, boxes]``, or one value for all; if asked for, of the first boxes."""
-        if table.size == 1:
-            return table.reshape(())
-        return table[self._rows[:, None, :members], self._columns[None, :, :members]]
+    def most_in_common(self) -> IntArray:
+        """The most that a member of a layout has of what each of another needs, ``[held, needed, members]``."""
+        size = int(self._needed.max(initial=0)) + 1
+        needed = self._needed[:, : self._members]
+        ranges, at = np.unique(needed[..., 0] * size + needed[..., 1], return_inverse=True)
+        start, stop = np.divmod(ranges, size)
+        low, high = np.moveaxis(self._held[:, : self._members], -1, 0)[..., None]
+        most = np.maximum(np.minimum(high, stop) - np.maximum(low, start), 0).max(axis=1)
+        found: IntArray = most[:, at.reshape(needed.shape[:2])]
+        return found
+
+    def spread(self, table: AnyArray) -> AnyArray:
+        """What is said of kinds of layouts, ``[held, needed, ...]``, as ``[A, B, ...]``."""
+        return table[self._pairs]
 
 
-def _distinct(*columns: IntArray) -> tuple[list[IntArray], IntArray]:
-    """Distinct entries of several arrays that broadcast together, and where each is."""
-    number: IntArray = columns[0]
-    for column in columns[1:]:
-        number = number * (int(column.max(initial=0)) + 1) + column
-    flat = number.ravel()
-    if (flat == flat[0]).all():
-        return [column.ravel()[:1] for column in columns], np.zeros(number.shape, np.int64)
-    _, first, at = np.unique(flat, return_index=True, return_inverse=True)
-    return [np.broadcast_to(column, number.shape).ravel()[first] for column in columns], at.reshape(number.shape)
+def _patterns(ranges: IntArray) -> tuple[IntArray, IntArray]:
+    """Those of ``[layouts, boxes, 2]`` that are different, and which of them each layout has."""
+    found: dict[bytes, int] = {}
+    rows = np.ascontiguousarray(ranges)
+    at = np.asarray([found.setdefault(row.tobytes(), len(found)) for row in rows])
+    return np.frombuffer(b"".join(found), np.int64).reshape(len(found), *rows.shape[1:]), at
 
 
 def _volumes(boxes: IntArray) -> FloatArray:

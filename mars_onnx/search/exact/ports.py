@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -46,6 +46,11 @@ class Ports:
     far_bytes_per_s: FloatArray
     near_latency_s: FloatArray
     far_latency_s: FloatArray
+
+    @cached_property
+    def least_latency_s(self) -> float:
+        """Of any message."""
+        return float(np.minimum(self.near_latency_s, self.far_latency_s).min())
 
 
 @lru_cache(maxsize=4096)

@@ -62,9 +62,9 @@ class Shapes:
         return tuple(found)
 
     @cached_property
-    def _likeness(self) -> tuple[tuple[object, ...], ...]:
-        """Per cell what makes it like another one."""
-        return tuple(
+    def _kinds(self) -> tuple[int, ...]:
+        """Per cell a number; cells that are alike have the same."""
+        facts = [
             (
                 len(cell),
                 twin(self.pool, cell[0]),
@@ -73,7 +73,8 @@ class Shapes:
                 tuple(sorted(self._distance(cell[0], rank) for rank in range(self.pool.size) if rank != cell[0])),
             )
             for cell in self.cells
-        )
+        ]
+        return tuple(map(facts.index, facts))
 
     def _distance(self, first: int, second: int) -> tuple[float, float]:
         route = self.pool.route(first, second)
@@ -102,7 +103,7 @@ class Shapes:
         for counts in self.counts:
             if any(u + c > len(cell) for u, c, cell in zip(used, counts, self.cells, strict=True)):
                 continue
-            key = tuple(sorted(zip(self._likeness, used, counts, strict=True), key=repr))
+            key = tuple(sorted(zip(self._kinds, used, counts, strict=True)))
             if key in seen:
                 continue
             seen.add(key)
