@@ -1,22 +1,24 @@
-"""What communication takes at least, for many pairs of layouts or many strategies at once."""
+"""What redistributions take at least, for many pairs of layouts at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.ports import Ports
-from mars_onnx.search.exact.space import FloatArray, LayerSpace
+from mars_onnx.search.exact.space import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
-AnyArray = TypeVar("AnyArray", IntArray, FloatArray)
 
 #: Fewer elements than this are missing by rounding only.
 _ROUNDING = 1e-9
+#: Members of pairs of layouts that are looked at together: what is known of them stays in the processor's cache.
+_AT_ONCE = 50_000
+#: With no more than these, all dimensions are looked at together.
+_FEW = 10_000
 
 
 def move_bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> FloatArray:
@@ -28,75 +30,13 @@ def move_bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> Flo
         port: How fast data comes to the members.
         bits: Width of an element.
     """
-    width, ends, members = bits / 8, port.endpoint_latency_s, held.shape[1]
-    clusters = _clusters(held, needed, port.group)
-    around, wanted = np.concatenate([held, clusters.around], axis=1), np.concatenate([needed, clusters.wanted], axis=1)
-    gains = _gains(around, wanted, members, port)
-    missing = (_volumes(wanted)[None] - gains.kept) * width
-    lack = missing[..., :members]
-    rate = np.minimum(port.near_s_per_byte, port.far_s_per_byte) if port.one_port else port.all_s_per_byte
-    waits = _waits(held, needed, gains, lack / width, port)
-    seconds: FloatArray = (waits + lack * rate).max(axis=-1)
-    # Who takes in what its cluster lacks waits for a message from afar instead of one from nearby.
-    others = np.maximum(waits - port.least_latency_s, 2 * ends)
-    for number, inside in enumerate(clusters.members):
-        most = missing[..., members + number]
-        across = _crossing(most, lack[..., inside], others[..., inside], port, inside)
-        seconds = np.maximum(seconds, np.where(most > _ROUNDING, across, 0.0))
-    return seconds
+    moves = _Moves(held, needed, port, bits / 8)
+    several = max(1, _AT_ONCE // (needed.shape[0] * needed.shape[1]))
+    return np.concatenate([moves.seconds(slice(start, start + several)) for start in range(0, len(held), several)])
 
 
-@dataclass(frozen=True, eq=False)
-class _Gains:
-    """What boxes gain from layout to layout, axis by axis; all broadcast to ``[A, B, boxes]``, or to the members only.
-
-    Attributes:
-        kept: Elements that a box keeps, of members and of clusters.
-        waits: Seconds at least for collectives along each axis along which a member gains something, added up.
-        messages: Pieces at least beside what a member has, added up over the axes.
-        piece: Elements that it can get of any one member, at most.
-    """
-
-    kept: FloatArray
-    waits: FloatArray
-    messages: FloatArray
-    piece: FloatArray
-
-
-def _gains(held: IntArray, needed: IntArray, members: int, port: Ports) -> _Gains:
-    """From boxes ``[A, boxes, rank, 2]`` and ``[B, boxes, rank, 2]``, of which the first are those of members."""
-    kept, waits, messages, piece = np.ones(()), np.zeros(()), np.zeros(()), np.ones(())
-    for dim in range(held.shape[2]):
-        low, high = held[0, 0, dim].tolist()
-        if (held[:, :, dim] == (low, high)).all() and (needed[:, :, dim] == (low, high)).all():
-            kept, piece = kept * (high - low), piece * (high - low)
-            continue
-        ranges = _Ranges(held[:, :, dim], needed[:, :, dim], members)
-        partners = ranges.partners[..., :members]
-        kept = kept * ranges.spread(ranges.common)
-        waits = waits + ranges.spread(_waiting(partners, port))
-        messages = messages + ranges.spread(partners)
-        piece = piece * ranges.spread(ranges.most_in_common())
-    return _Gains(kept, waits, messages, piece)
-
-
-def _waiting(partners: IntArray, port: Ports) -> FloatArray:
-    """Seconds at least for a collective along one axis, by from how many members something comes."""
-    ends = port.endpoint_latency_s
-    rounds = _rounds(partners, port)
-    seconds: FloatArray = port.chunks * (rounds * (port.least_latency_s + ends) + ends)
-    return np.where(partners > 0, seconds, 0.0)
-
-
-def _rounds(sources: AnyArray, port: Ports) -> IntArray:
-    """Rounds at least until something of so many others is there: with one message at a time, log2(1 + n)."""
-    # The exponent of a number is how often it can be halved.
-    rounds: IntArray = np.frexp(sources)[1] if port.one_port else (sources > 0).astype(np.int64)
-    return rounds
-
-
-def _waits(held: IntArray, needed: IntArray, gains: _Gains, lack: FloatArray, port: Ports) -> FloatArray:
-    """Seconds at least that members wait for messages, ``[A, B, members]``.
+class _Moves:
+    """All moves from some layouts to some others.
 
     A plan (:mod:`mars_onnx.redistribution`) is regular for a member, or it gets single messages. A regular one goes
     axis by axis, and who takes part in several collectives does so one after the other: a member that gains something
@@ -105,28 +45,122 @@ def _waits(held: IntArray, needed: IntArray, gains: _Gains, lack: FloatArray, po
     boxes beside that, on one side each, unless another one holds all that is needed.
 
     Who holds nothing gets messages at the end, from those who have gained something by then, if anybody has.
-
-    Args:
-        held: Boxes ``[A, members, rank, 2]``.
-        needed: Boxes ``[B, members, rank, 2]``.
-        gains: What members gain.
-        lack: Elements that they lack.
-        port: How fast data comes to them.
     """
+
+    def __init__(self, held: IntArray, needed: IntArray, port: Ports, width: float) -> None:
+        """Between layouts as for :func:`move_bounds`, with so many bytes an element."""
+        self._port, self._width, self._members = port, width, held.shape[1]
+        self._clusters = _clusters(held, needed, port.group)
+        self._around = np.concatenate([held, self._clusters.around], axis=1)
+        self._wanted = np.concatenate([needed, self._clusters.wanted], axis=1)
+        self._there, self._number = _offers(held, needed)
+        self._empty = _volumes(held) == 0
+        self._volumes = _volumes(self._wanted)
+        few = len(held) * self._volumes.size <= _FEW
+        self._axes = () if few else tuple(self._axis(dim) for dim in range(held.shape[2]))
+
+    def _axis(self, dim: int) -> tuple[IntArray, IntArray, _Gains]:
+        """One dimension: of what kind every layout is in it, for many are alike, and what kinds gain of each other."""
+        (held, rows), (needed, columns) = _patterns(self._around[:, :, dim]), _patterns(self._wanted[:, :, dim])
+        return rows, columns, _gains(held[:, :, None], needed[:, :, None], self._members, self._port).together()
+
+    def _gained(self, rows: slice) -> _Gains:
+        """What some of the layouts gain to all others."""
+        if not self._axes:
+            return _gains(self._around[rows], self._wanted, self._members, self._port).together()
+        kinds, others, first = self._axes[0]
+        gained = first.between(kinds[rows], others)
+        for kinds, others, gains in self._axes[1:]:
+            gained.add(gains.between(kinds[rows], others))
+        return gained
+
+    def seconds(self, rows: slice) -> FloatArray:
+        """From some of the layouts to all others."""
+        port, members = self._port, self._members
+        gained = self._gained(rows)
+        missing = self._volumes - gained.kept
+        waits = self._waits(rows, missing[..., :members], gained)
+        missing *= self._width
+        lack = missing[..., :members]
+        rate = np.minimum(port.near_s_per_byte, port.far_s_per_byte) if port.one_port else port.all_s_per_byte
+        seconds: FloatArray = (waits + lack * rate).max(axis=-1)
+        # Who takes in what its cluster lacks waits for a message from afar instead of one from nearby.
+        others = np.maximum(waits - port.least_latency_s, 2 * port.endpoint_latency_s)
+        for number, inside in enumerate(self._clusters.members):
+            most = missing[..., members + number]
+            across = _crossing(most, lack[..., inside], others[..., inside], port, inside)
+            seconds = np.maximum(seconds, np.where(most > _ROUNDING, across, 0.0))
+        return seconds
+
+    def _waits(self, rows: slice, lack: FloatArray, gained: _Gains) -> FloatArray:
+        """Seconds at least that members wait for messages, by the elements that they lack, ``[A, B, members]``."""
+        ends, latency_s = self._port.endpoint_latency_s, self._port.least_latency_s
+        sources = np.ceil(lack * (1 - _ROUNDING) / np.maximum(gained.piece, 1))
+        once = _rounds(sources, self._port) * (latency_s + ends) + ends
+        beside = (gained.kept[..., : self._members] > 0) & ~self._there[rows][:, self._number]
+        single = np.maximum(sources, gained.messages * beside) * (latency_s + 2 * ends)
+        waits: FloatArray = np.minimum(np.maximum(gained.waits, once), single)
+        empty = self._empty[rows][:, None]
+        if empty.any():
+            others_gain = ((lack > 0) & ~empty).any(axis=-1, keepdims=True)
+            waits = np.where(empty, np.where(others_gain, once, single), waits)
+        return waits * (lack > 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Gains:
+    """What boxes of layouts gain from each other, ``[A, B, boxes or members]``, or the same per dimension.
+
+    Attributes:
+        kept: Elements that a box keeps, of members and of clusters; or how long it is.
+        waits: Seconds at least for collectives along each dimension along which a member gains something.
+        messages: From how many others at least comes what it gains beside what it has.
+        piece: Elements that it can get of any one member, at most; or how long they are.
+    """
+
+    kept: FloatArray
+    waits: FloatArray
+    messages: FloatArray
+    piece: FloatArray
+
+    def together(self) -> _Gains:
+        """Of all dimensions, which come last."""
+        kept, piece = self.kept.prod(axis=-1), self.piece.prod(axis=-1)
+        return _Gains(kept, self.waits.sum(axis=-1), self.messages.sum(axis=-1), piece)
+
+    def between(self, rows: IntArray, columns: IntArray) -> _Gains:
+        """What is said of kinds of layouts, as of layouts."""
+        pairs = rows[:, None], columns
+        return _Gains(self.kept[pairs], self.waits[pairs], self.messages[pairs], self.piece[pairs])
+
+    def add(self, other: _Gains) -> None:
+        """Take in another dimension."""
+        np.multiply(self.kept, other.kept, out=self.kept)
+        np.add(self.waits, other.waits, out=self.waits)
+        np.add(self.messages, other.messages, out=self.messages)
+        np.multiply(self.piece, other.piece, out=self.piece)
+
+
+def _gains(held: IntArray, needed: IntArray, members: int, port: Ports) -> _Gains:
+    """Per dimension, from boxes ``[A, boxes, rank, 2]`` and ``[B, boxes, rank, 2]``; the first are those of members."""
+    low, high = held[:, None, ..., 0], held[:, None, ..., 1]
+    start, stop = needed[..., 0], needed[..., 1]
+    common = _overlap(low, high, start, stop)
+    low, high, start, stop = low[:, :, :members], high[:, :, :members], start[:, :members], stop[:, :members]
+    longest = np.maximum((high - low).max(axis=2, keepdims=True), 1)
+    before = np.maximum(np.minimum(low, stop) - start, 0)
+    behind = np.maximum(stop - np.maximum(high, start), 0)
+    messages = -(-before // longest) - (-behind // longest)
     ends = port.endpoint_latency_s
-    message_s = port.least_latency_s + 2 * ends
-    sources = np.ceil(lack * (1 - _ROUNDING) / np.maximum(gains.piece, 1))
-    rounds = _rounds(sources, port)
-    once = rounds * (port.least_latency_s + ends) + ends
-    beside = (lack < _volumes(needed)) & ~_offered(held, needed)
-    messages = np.where(beside, gains.messages, 0)
-    single = np.maximum(sources, messages) * message_s
-    empty = (_volumes(held) == 0)[:, None]
-    others_gain = ((lack > 0) & ~empty).any(axis=-1, keepdims=True)
-    waits = np.minimum(np.maximum(gains.waits, once), single)
-    waits = np.where(empty, np.where(others_gain, once, single), waits)
-    found: FloatArray = np.where(lack > 0, waits, 0.0)
-    return found
+    collective_s: FloatArray = port.chunks * (_rounds(messages, port) * (port.least_latency_s + ends) + ends)
+    piece = _overlap(low[:, :, None], high[:, :, None], start[:, :, None], stop[:, :, None]).max(axis=-2)
+    return _Gains(common * 1.0, np.where(messages > 0, collective_s, 0.0), messages * 1.0, piece * 1.0)
+
+
+def _rounds(sources: npt.NDArray[np.int64] | FloatArray, port: Ports) -> IntArray:
+    """Rounds at least until something of so many others is there: with one message at a time, log2(1 + n)."""
+    # The exponent of a number is how often it can be halved.
+    return np.frexp(sources)[1] if port.one_port else (sources > 0).astype(np.int64)
 
 
 def _crossing(missing: FloatArray, lack: FloatArray, others: FloatArray, port: Ports, inside: IntArray) -> FloatArray:
@@ -149,40 +183,10 @@ def _crossing(missing: FloatArray, lack: FloatArray, others: FloatArray, port: P
     return seconds
 
 
-class _Ranges:
-    """One dimension of all pairs of layouts, by what this dimension of them looks like: many are alike in it.
-
-    Attributes:
-        common: Length of what a held and a needed range have in common, ``[held, needed, boxes]``.
-        partners: From how many others at least comes what a range lacks of another, ``[held, needed, boxes]``.
-    """
-
-    def __init__(self, held: IntArray, needed: IntArray, members: int) -> None:
-        """From ranges ``[A, boxes, 2]`` and ``[B, boxes, 2]``, of which the first are those of members."""
-        (self._held, rows), (self._needed, columns) = _patterns(held), _patterns(needed)
-        self._members, self._pairs = members, (rows[:, None], columns)
-        low, high = np.moveaxis(self._held, -1, 0)[:, :, None]
-        start, stop = np.moveaxis(self._needed, -1, 0)[:, None]
-        longest = np.maximum((high - low)[..., :members].max(axis=-1, keepdims=True), 1)
-        self.common: IntArray = np.maximum(np.minimum(high, stop) - np.maximum(low, start), 0)
-        before = np.maximum(np.minimum(low, stop) - start, 0)
-        behind = np.maximum(stop - np.maximum(high, start), 0)
-        self.partners: IntArray = -(-before // longest) - (-behind // longest)
-
-    def most_in_common(self) -> IntArray:
-        """The most that a member of a layout has of what each of another needs, ``[held, needed, members]``."""
-        size = int(self._needed.max(initial=0)) + 1
-        needed = self._needed[:, : self._members]
-        ranges, at = np.unique(needed[..., 0] * size + needed[..., 1], return_inverse=True)
-        start, stop = np.divmod(ranges, size)
-        low, high = np.moveaxis(self._held[:, : self._members], -1, 0)[..., None]
-        most = np.maximum(np.minimum(high, stop) - np.maximum(low, start), 0).max(axis=1)
-        found: IntArray = most[:, at.reshape(needed.shape[:2])]
-        return found
-
-    def spread(self, table: AnyArray) -> AnyArray:
-        """What is said of kinds of layouts, ``[held, needed, ...]``, as ``[A, B, ...]``."""
-        return table[self._pairs]
+def _overlap(low: IntArray, high: IntArray, start: IntArray, stop: IntArray) -> IntArray:
+    """Length of what two ranges have in common."""
+    length: IntArray = np.maximum(np.minimum(high, stop) - np.maximum(low, start), 0)
+    return length
 
 
 def _patterns(ranges: IntArray) -> tuple[IntArray, IntArray]:
@@ -212,15 +216,14 @@ def _numbered(boxes: IntArray) -> IntArray:
     return number
 
 
-def _offered(held: IntArray, needed: IntArray) -> BoolArray:
-    """Whether somebody holds exactly what a member needs, ``[A, B, members]``."""
+def _offers(held: IntArray, needed: IntArray) -> tuple[BoolArray, IntArray]:
+    """Which boxes a layout holds, ``[A, boxes]``, and the number among these of what members need, ``[B, members]``."""
     flat = np.concatenate([held.reshape(-1, *held.shape[2:]), needed.reshape(-1, *needed.shape[2:])])
     number = np.unique(_numbered(flat), return_inverse=True)[1]
     count = held.shape[0] * held.shape[1]
     there = np.zeros((len(held), int(number.max()) + 1), np.bool_)
     there[np.arange(len(held))[:, None], number[:count].reshape(held.shape[:2])] = True
-    offered: BoolArray = there[:, number[count:].reshape(needed.shape[:2])]
-    return offered
+    return there, number[count:].reshape(needed.shape[:2])
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,48 +275,3 @@ def _complete(boxes: IntArray) -> BoolArray:
     different = 1 + (number[:, 1:] != number[:, :-1]).sum(axis=1)
     complete: BoolArray = (low < high).all(axis=(1, 2)) & joined & (different == combinations)
     return complete
-
-
-def resolution_bounds(kept: FloatArray, space: LayerSpace, port: Ports) -> FloatArray:
-    """Seconds at least to resolve the partial sums of strategies, 0 where there are none.
-
-    Of ``p`` parts, a member that keeps ``r`` bytes of the sum has to take in ``(p - 1) r`` if it alone keeps them, and
-    ``2 (p - 1) / p r`` if all holders keep all (Patarasuk and Yuan, 2009), in as many rounds as doubling takes.
-
-    Args:
-        kept: Bytes that each member keeps, ``[strategies, members]``.
-        space: The strategies.
-        port: How fast data can come in.
-    """
-    scattered = space.scattered[:, None]
-    parts = space.parts[:, None]
-    volume = kept * np.where(scattered, parts - 1, 2 * (parts - 1) / np.maximum(parts, 1))
-    rounds = np.ceil(np.log2(np.maximum(parts, 1))) * np.where(scattered, 1, 2)
-    latency = np.minimum(port.near_latency_s, port.far_latency_s)
-    fastest = np.minimum(port.near_s_per_byte, port.far_s_per_byte)
-    if not port.one_port:
-        rounds, fastest = np.ones_like(rounds), port.all_s_per_byte
-        volume = kept
-    # Of unequal pieces a member takes in those of the others, too: the mean is what is certain.
-    seconds = rounds.max(axis=-1) * latency.min() + volume.mean(axis=-1) * fastest.min()
-    groups = np.unique(port.group)
-    if len(groups) > 1 and port.one_port:
-        for group in groups:
-            inside = port.group == group
-            # Where a group lacks a part, every byte that it keeps takes in something from another group.
-            lacking = np.asarray(
-                [
-                    len(set(row[inside].tolist())) < count
-                    for row, count in zip(space.part, space.parts.tolist(), strict=True)
-                ]
-            )
-            # Pieces of one group pass through members of another, so that only means over all of them are certain.
-            across = np.minimum(kept[:, inside].mean(axis=-1), kept.mean(axis=-1))
-            # All holders of an all-reduce keep the same bytes, of which each may take in its share.
-            across = np.where(scattered[:, 0], across, across / inside.sum())
-            gathered = volume.mean(axis=-1) * fastest.min()
-            extra = np.maximum(port.far_s_per_byte[inside].min() - fastest[inside].max(), 0.0)
-            crossing = port.far_latency_s[inside].min() + gathered + across * extra
-            seconds = np.maximum(seconds, np.where(lacking & (across > 0), crossing, 0.0))
-    bounds: FloatArray = np.where(space.parts > 1, seconds, 0.0)
-    return bounds

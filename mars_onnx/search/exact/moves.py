@@ -22,9 +22,6 @@ from mars_onnx.search.exact.work import BOUND, BOUND_TABLE, spend, spend_on_plan
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-#: Pairs of members of pairs of layouts that are looked at together.
-_MOST_PAIRS = 4_000_000
-
 
 @dataclass(slots=True)
 class Clock:
@@ -112,10 +109,7 @@ class Moves:
         held, needed = self.boxes(sources), self.boxes(targets)
         spend(BOUND, BOUND_TABLE + len(sources) * len(targets) * len(self.ranks))
         port = ports(self.pool, self.ranks)
-        # All pairs of members of all pairs of layouts would fill the memory on large sets: some layouts at a time.
-        several = max(1, _MOST_PAIRS // (len(targets) * len(self.ranks) ** 2))
-        blocks = [held[start : start + several] for start in range(0, len(held), several)]
-        seconds = np.concatenate([move_bounds(block, needed, port, self.bits) for block in blocks])
+        seconds = move_bounds(held, needed, port, self.bits)
         columns = {int(number): place for place, number in enumerate(targets)}
         rows = {int(number): place for place, number in enumerate(sources)}
         for (source, target), value in self._exact.items():

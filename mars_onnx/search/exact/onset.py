@@ -12,9 +12,9 @@ from mars_onnx.geometry import Layout
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.rules.base import Signature, TensorType
-from mars_onnx.search.exact.bounds import resolution_bounds
 from mars_onnx.search.exact.moves import BoolArray, Clock, FloatArray, Moves
 from mars_onnx.search.exact.ports import ports
+from mars_onnx.search.exact.resolutions import resolution_bounds
 from mars_onnx.search.exact.shares import Family, compute_seconds
 from mars_onnx.search.exact.space import LayerSpace, layer_space
 from mars_onnx.search.exact.strategies import Levels
