@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mars_onnx.geometry import Range, volume
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
@@ -10,8 +10,8 @@ from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
 Sizes = tuple[int, ...]
 
 
-def _elements(fragment: Fragment | None) -> int:
-    return volume(fragment.box) if fragment else 0
+def _elements(fragments: Iterable[Fragment | None]) -> Sizes:
+    return tuple([volume(fragment.box) if fragment else 0 for fragment in fragments])
 
 
 def assembled(collective: Collective) -> int:
@@ -29,7 +29,7 @@ def sizes_of(collective: Collective) -> Sizes:
     inputs, outputs = collective.inputs, collective.outputs
     match collective.pattern:
         case Pattern.REDUCE_SCATTER:
-            return tuple(map(_elements, outputs))
+            return _elements(outputs)
         case Pattern.ALL_TO_ALL | Pattern.HALO_EXCHANGE:
             # Boxes differ along one axis, or two, and are equal in all others.
             axes = [axis for axis in (collective.axis, collective.split_axis) if axis is not None]
@@ -43,7 +43,7 @@ def sizes_of(collective: Collective) -> Sizes:
                 for j, taken in enumerate(taken_ranges)
             )
         case _:
-            return tuple(map(_elements, inputs))
+            return _elements(inputs)
 
 
 def _common(given: Sequence[Range], taken: Sequence[Range]) -> int:

@@ -39,6 +39,7 @@ class Holders:
         self.own: dict[int, list[Box]] = {}
         self._replica: dict[Piece, int] = {}
         self._sources: dict[Box, list[int]] = {}
+        self._shared: dict[Box, list[tuple[Box, Box]]] = {}
         for rank, box in self.entries:
             sources = self._sources.setdefault(box, [])
             self._replica[rank, box] = len(sources)
@@ -90,18 +91,24 @@ class Holders:
         replicas = {self._replica[rank, box] for box in own}
         pieces: list[Piece] = []
         found: list[tuple[_Preference, Box]] = []
-        for box, sources in self._sources.items():
-            common = intersect(box, need)
-            if common is None:
-                continue
+        for box, common in self._shared_with(need):
             if box in own:
                 pieces.append((rank, common))
             else:
+                sources = self._sources[box]
                 found.append((min(self._preference(rank, source, box, replicas) for source in sources), common))
         pieces += [(source, common) for (_, _, source, _), common in sorted(found)]
         if sum(volume(box) for _, box in pieces) != volume(need):
             raise ValueError(f"nobody holds some of the box {need} that rank {rank} needs")
         return pieces
+
+    def _shared_with(self, need: Box) -> list[tuple[Box, Box]]:
+        """The boxes that have something of a need, and what: many ranks need the same."""
+        found = self._shared.get(need)
+        if found is None:
+            shared = ((box, intersect(box, need)) for box in self._sources)
+            found = self._shared[need] = [(box, common) for box, common in shared if common is not None]
+        return found
 
     def _preference(self, rank: int, source: int, box: Box, replicas: set[int]) -> _Preference:
         """The less, the better is a source, for a rank whose own boxes are of some replica ranks."""

@@ -145,19 +145,20 @@ def _gains(held: IntArray, needed: IntArray, members: int, port: Ports) -> _Gain
     """Per dimension, from boxes ``[A, boxes, rank, 2]`` and ``[B, boxes, rank, 2]``; the first are those of members."""
     low, high = held[:, None, ..., 0], held[:, None, ..., 1]
     start, stop = needed[..., 0], needed[..., 1]
-    common = _overlap(low, high, start, stop)
+    common = _overlap(low, high, start, stop).astype(np.float64)
     low, high, start, stop = low[:, :, :members], high[:, :, :members], start[:, :members], stop[:, :members]
     longest = np.maximum((high - low).max(axis=2, keepdims=True), 1)
     before = np.maximum(np.minimum(low, stop) - start, 0)
     behind = np.maximum(stop - np.maximum(high, start), 0)
-    messages = -(-before // longest) - (-behind // longest)
+    messages = (-(-before // longest) - (-behind // longest)).astype(np.float64)
     ends = port.endpoint_latency_s
-    collective_s: FloatArray = port.chunks * (_rounds(messages, port) * (port.least_latency_s + ends) + ends)
+    rounds = _rounds(messages, port).astype(np.float64)
+    collective_s = port.chunks * (rounds * (port.least_latency_s + ends) + ends)
     piece = _overlap(low[:, :, None], high[:, :, None], start[:, :, None], stop[:, :, None]).max(axis=-2)
-    return _Gains(common * 1.0, np.where(messages > 0, collective_s, 0.0), messages * 1.0, piece * 1.0)
+    return _Gains(common, np.where(messages > 0, collective_s, 0.0), messages, piece.astype(np.float64))
 
 
-def _rounds(sources: npt.NDArray[np.int64] | FloatArray, port: Ports) -> IntArray:
+def _rounds(sources: FloatArray, port: Ports) -> IntArray:
     """Rounds at least until something of so many others is there: with one message at a time, log2(1 + n)."""
     # The exponent of a number is how often it can be halved.
     return np.frexp(sources)[1] if port.one_port else (sources > 0).astype(np.int64)

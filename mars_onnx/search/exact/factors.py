@@ -74,11 +74,28 @@ class _Classes:
         self._starts = np.searchsorted(classes[self._order], np.arange(count))
         self._plain = count == len(classes) and bool((self._order == np.arange(count)).all())
 
-    def least(self, seconds: FloatArray) -> FloatArray:
-        """The least column of every class, ``[rows, classes]``."""
+    def least(self, seconds: FloatArray, columns: IntArray, charged: FloatArray, own: FloatArray) -> FloatArray:
+        """The least of every class, ``[rows, classes]``.
+
+        Args:
+            seconds: ``[rows, columns]``.
+            columns: Per strategy, which of these it takes.
+            charged: Per strategy what part of it.
+            own: Per strategy what comes on top.
+        """
+        # Put in order before anything else is done: there are few columns and many strategies.
+        every = seconds.take(columns[self._order], axis=1)
+        if (charged != 1.0).any():
+            every *= charged[self._order]
+        every += own[self._order]
         if self._plain:
-            return seconds
-        least: FloatArray = np.minimum.reduceat(seconds[:, self._order], self._starts, axis=1)
+            return every
+        least: FloatArray = np.minimum.reduceat(every, self._starts, axis=1)
+        return least
+
+    def least_own(self, own: FloatArray) -> FloatArray:
+        """The least of every class of what strategies take by themselves."""
+        least: FloatArray = np.minimum.reduceat(own[self._order], self._starts)
         return least
 
 
@@ -249,10 +266,10 @@ class SegmentBuild:
             self._changing(
                 (taken[0].variable, variable),
                 lambda: edge.refresh() + table.layouts.version,
-                lambda: classes.least(edge.seconds[:, column] * taken[0].charged + table.own),
+                lambda: classes.least(edge.seconds, column, taken[0].charged, table.own),
             )
         else:
-            self._changing((variable,), lambda: table.layouts.version, lambda: classes.least(table.own[None])[0])
+            self._changing((variable,), lambda: table.layouts.version, lambda: classes.least_own(table.own))
             first = np.searchsorted(numbers[np.argsort(numbers, kind="stable")], np.arange(len(rows)))
             example = np.argsort(numbers, kind="stable")[first]
             for entry, (edge, column) in zip(taken, edges, strict=True):

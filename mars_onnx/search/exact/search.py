@@ -52,7 +52,7 @@ _KEPT = 4
 #: Seconds between two reports of where the search is.
 _REPORT_S = 0.2
 #: Share of the work that goes into pricing ways that are not exact yet, for something to show at a limit.
-_LOOKING = 0.1
+_LOOKING = 0.05
 #: Periods are halved until the bound is this near, and then the last step proves the rest.
 _NEAR = 1e-3
 #: Where more tensors than this are there at once, simple mappings are not worth their time in the end.
