@@ -208,10 +208,9 @@ class _Scaled(_Collectives[Curve]):
         rate = self._rules.reduction_bytes_per_s
         messages = 0
         for part in rounds:
-            for sizes in part.nbytes if part.pairs else ():
-                if (sizes > 0).any():
-                    messages += part.times
-                    terms.append((part.times, self.step(part.pairs).curve(sizes)))
+            for curve in self.step(part.pairs).curves(part.nbytes) if part.pairs else ():
+                messages += part.times
+                terms.append((part.times, curve))
             if part.pairs and part.summed is not None and rate is not None:
                 terms.append((part.times, Curve.straight(0.0, float(part.summed.sum()) / rate)))
         ends = self._rules.endpoint_latency_s * (messages + 1 if messages else 0)

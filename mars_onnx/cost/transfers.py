@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, permutations
 
@@ -47,16 +47,17 @@ class Step:
         took: FloatArray = np.where(nbytes > 0, needed, 0.0).max(axis=-1, initial=0.0)
         return took
 
-    def curve(self, nbytes: FloatArray) -> Curve:
-        """The same for any multiple of ``nbytes``, whose only dimension is the transfers."""
-        lines = [
-            (latency, slope)
-            for latency, slope, size in zip(
-                self.alpha.tolist(), self._beyond_latency(nbytes).tolist(), nbytes.tolist(), strict=True
-            )
-            if size > 0
-        ]
-        return Curve.highest(lines or [(0.0, 0.0)])
+    def curves(self, nbytes: FloatArray) -> Iterator[Curve]:
+        """The same of several rounds, for any multiple of ``nbytes`` ``[rounds, transfers]``; of nothing, no curve."""
+        alpha = self.alpha.tolist()
+        for slopes, sizes in zip(self._beyond_latency(nbytes).tolist(), nbytes.tolist(), strict=True):
+            # Of transfers with equal latencies the steepest is the slowest.
+            steepest: dict[float, float] = {}
+            for latency, slope, size in zip(alpha, slopes, sizes, strict=True):
+                if size > 0 and slope > steepest.get(latency, -1.0):
+                    steepest[latency] = slope
+            if steepest:
+                yield Curve.highest(steepest.items())
 
     def _beyond_latency(self, sizes: FloatArray) -> FloatArray:
         """Seconds of every transfer without its latency; in proportion to the sizes."""

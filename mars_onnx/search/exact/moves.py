@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mars_onnx.cost.steps import move_seconds
-from mars_onnx.geometry import Layout, Reduction
+from mars_onnx.geometry import Layout
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.bounds import move_bounds
@@ -77,7 +77,7 @@ class Moves:
     def layout(self, number: int) -> Layout:
         """A registered layout."""
         if number not in self._layouts:
-            self._layouts[number] = _layout(self._boxes[number], self.shape, self.ranks, self._members[number])
+            self._layouts[number] = layout_of(self._boxes[number], self.shape, self.ranks, self._members[number])
         return self._layouts[number]
 
     def exact(self, source: int, target: int) -> float:
@@ -125,15 +125,13 @@ def _inside(needed: IntArray, held: IntArray) -> bool:
     return bool((nothing | within).all())
 
 
-def _layout(boxes: IntArray, shape: tuple[int, ...], ranks: tuple[int, ...], members: tuple[int, ...]) -> Layout:
+def layout_of(boxes: IntArray, shape: tuple[int, ...], ranks: tuple[int, ...], members: tuple[int, ...]) -> Layout:
+    """Boxes ``[ranks, rank, 2]`` as a layout of some of the ranks."""
     own = {
         rank: tuple((low, high) for low, high in box) if all(low < high for low, high in box) else None
         for rank, box in zip(ranks, boxes.tolist(), strict=True)
     }
     empty = not shape
     return Layout(
-        shape,
-        members,
-        tuple((() if own[rank] is not None else None) if empty else own[rank] for rank in members),
-        reduction=Reduction.SUM,
+        shape, members, tuple((() if own[rank] is not None else None) if empty else own[rank] for rank in members)
     )

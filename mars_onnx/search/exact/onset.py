@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,8 @@ from mars_onnx.geometry import Layout
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.rules.base import Signature, TensorType
-from mars_onnx.search.exact.moves import BoolArray, Clock, FloatArray, Moves
+from mars_onnx.rules.registry import rule_for
+from mars_onnx.search.exact.moves import BoolArray, Clock, FloatArray, Moves, layout_of
 from mars_onnx.search.exact.ports import ports
 from mars_onnx.search.exact.resolutions import resolution_bounds
 from mars_onnx.search.exact.shares import Family, compute_seconds
@@ -20,7 +21,6 @@ from mars_onnx.search.exact.space import LayerSpace, layer_space
 from mars_onnx.search.exact.strategies import Levels
 from mars_onnx.search.exact.tariff import Tariff
 from mars_onnx.search.exact.work import COMPUTE, COMPUTE_LAYER, STRATEGY, STRATEGY_LAYER, spend, spend_on_plan
-from mars_onnx.sharding.lowering import lower
 from mars_onnx.sharding.strategy import Strategy
 
 
@@ -239,16 +239,26 @@ class SetLayouts:
         if table.resolved[strategy]:
             return False
         spend_on_plan(len(self.members))
-        lowered = lower(signature, table.space.strategy(strategy), self.members)
         seconds = 0.0
-        for kind, produced, resolved in zip(signature.outputs, lowered.produced, lowered.resolved, strict=True):
-            if kind is not None and produced is not None and resolved is not None and produced != resolved:
+        for kind, produced, resolved in self._partial(signature, table.space, strategy):
+            if produced != resolved:
                 seconds += move_seconds(self.pool, produced, resolved, kind.dtype.bitwidth)
         table.resolve[strategy] = seconds
         table.resolved[strategy] = True
         table.version += 1
         self._clock.tick()
         return True
+
+    def _partial(
+        self, signature: Signature, space: LayerSpace, strategy: int
+    ) -> Iterator[tuple[TensorType, Layout, Layout]]:
+        """The outputs of a strategy, before and after its partial sums are resolved; a ring leaves none."""
+        parts = tuple(space.part[strategy].tolist()), int(space.parts[strategy]), rule_for(signature).reduction
+        for kind, boxes, kept in zip(signature.outputs, space.produced, space.resolved, strict=True):
+            if kind is not None and boxes is not None and kept is not None:
+                before = layout_of(boxes[space.cuts.pattern[strategy]], kind.shape, self.members, self.members)
+                after = layout_of(kept[strategy], kind.shape, self.members, self.members)
+                yield kind, Layout(kind.shape, self.members, before.boxes, *parts), after
 
     def tick(self) -> None:
         """Note that some table says more than before."""

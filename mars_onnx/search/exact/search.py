@@ -260,12 +260,12 @@ class _Run:
         self.bound = LeastLatency(forward.sets, None, float("inf")).least_s
         for states in self.alone(forward):
             try:
-                self.improve(forward, states)
+                self.improve_alone(forward, states)
             except _EndError as end:
                 # Of one set the tables cannot say more; of all sets they may, and their bound counts.
                 if end.ending is not Ending.GAP:
                     raise
-        self.improve(forward, None)
+        self.improve(forward)
 
     def side_by_side(self, search: BranchSearch) -> None:
         """Branches on sets of their own or together; those sets first that could be best."""
@@ -299,43 +299,58 @@ class _Run:
             self.bound = bound
         self.elsewhere_better = self.limit() < before
 
-    def improve(self, forward: Forward, states: Sequence[State] | None) -> None:
-        """Look for mappings of less latency, each of some sets alone or all sets, until there are none."""
+    def improve_alone(self, forward: Forward, states: Sequence[State]) -> None:
+        """Look for mappings of less latency, each of one of some sets, until there are none."""
+        left = list(states)
+        while left:
+            state = forward.sets.most_promising(left)
+            aim = LeastLatency(forward.sets, [state], self.limit())
+            if aim.least_s >= aim.limit:
+                return
+            if self.looked(forward, aim):
+                continue
+            way = forward.way(aim, [state])
+            if way is None:
+                left.remove(state)
+                continue
+            self.sharpen(forward, way)
+            if way.seconds > self.limit() * (1 - _NEARLY) and forward.sets.tables(state).wide:
+                # It will not be proven; whether others are better matters more by now.
+                return
+
+    def improve(self, forward: Forward) -> None:
+        """Look for mappings of less latency, on all sets, until there are none."""
         aim: LeastLatency | None = None
         stamp = 0
         while True:
             now = forward.sets.stamp()
             if aim is None or now != stamp:
-                aim, stamp = LeastLatency(forward.sets, states, self.limit()), now
+                aim, stamp = LeastLatency(forward.sets, None, self.limit()), now
             aim.limit = self.limit()
-            if states is None:
-                self.bound = max(self.bound, min(aim.least_s, self.limit()))
-            if unknown := aim.unknown():
-                for state, index in unknown:
-                    forward.sets.look(state, [index])
-                self.tick(wrong=False)
+            self.bound = max(self.bound, min(aim.least_s, self.limit()))
+            if self.looked(forward, aim):
                 aim = None
                 continue
-            way = forward.way(aim, states)
+            way = forward.way(aim, None)
             if way is None:
                 return
-            if states is None:
-                self.bound = max(self.bound, way.seconds)
+            self.bound = max(self.bound, way.seconds)
             self.sharpen(forward, way)
-            if states is not None and way.seconds > self.limit() * (1 - _NEARLY) and self.bounded(forward, states):
-                # It will not be proven; whether others are better matters more by now.
-                return
 
-    @staticmethod
-    def bounded(forward: Forward, states: Sequence[State]) -> bool:
-        """Whether there are only bounds of some segment on some of the sets."""
-        return any(forward.sets.tables(state).wide for state in states)
+    def looked(self, forward: Forward, aim: LeastLatency) -> bool:
+        """Look at sets on what looks like the best way; says whether there was something that nobody knew."""
+        unknown = aim.unknown()
+        for state, index in unknown:
+            forward.sets.look(state, [index])
+        if unknown:
+            self.tick(wrong=False)
+        return bool(unknown)
 
     def period(self, forward: Forward) -> None:
         """Halve the period between what is impossible and what is known, until nothing is left between them."""
         # On one set an inference takes as long as the next one has to wait.
         for states in self.alone(forward):
-            self.improve(forward, states)
+            self.improve_alone(forward, states)
         while True:
             cost = self.best[0][0]
             near = self.bound > cost * (1 - _NEAR)

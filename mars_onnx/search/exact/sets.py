@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
@@ -156,6 +156,19 @@ class Sets:
             found = self._runs[key] = version, runs
         return found[1]
 
+    def runs_before(self, state: State) -> Runs:
+        """The same as somebody last knew it: costs only grow, so that it is a bound all the same."""
+        found = self._runs.get(self.key(state))
+        return self.runs(state) if found is None else found[1]
+
+    def most_promising(self, states: Sequence[State]) -> State:
+        """Of some sets the one that takes least alone, as far as is known; of the others only a bound need be known."""
+        while True:
+            state = min(states, key=lambda own: self.runs_before(own).end[0])
+            before = self.runs_before(state)
+            if self.runs(state) is before:
+                return state
+
     def surplus(self, index: int) -> float:
         """Seconds that a segment takes besides its compute, on the set that is best at that; 0 if nobody knows."""
         stamp = self.stamp()
@@ -164,7 +177,7 @@ class Sets:
                 runs.end[:-1] - runs.end[1:] - self._compute(state)
                 for state in {self.key(state): state for state in self.start()}.values()
                 if (known := self._known.get(self.key(state))) is not None and known.count == len(set(self.chain.alike))
-                for runs in [self.runs(state)]
+                for runs in [self.runs_before(state)]
             ]
             least = np.min(gains, axis=0) if gains else np.zeros(len(self.chain.segments))
             self._surplus = stamp, np.maximum(least, 0.0)

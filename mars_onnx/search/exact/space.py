@@ -29,7 +29,8 @@ class LayerSpace:
         cuts: Those without shared shards.
         rings: Strategies with shared shards, behind them.
         needs: Per input the boxes ``[strategies, members, rank, 2]``; ``None`` where nothing is taken from the graph.
-        resolved: Per output the boxes after partial sums are resolved; ``None`` for an absent output.
+        produced: Per output the boxes before partial sums are resolved, by pattern (of ``cuts``); none of ``rings``.
+        resolved: Per output the boxes after that; ``None`` for an absent output.
         parts: Per strategy, in how many partial sums it leaves its outputs.
         part: Per strategy and member, which of them it has.
     """
@@ -37,6 +38,7 @@ class LayerSpace:
     cuts: Cuts
     rings: tuple[Strategy, ...]
     needs: tuple[IntArray | None, ...]
+    produced: tuple[IntArray | None, ...]
     resolved: tuple[IntArray | None, ...]
     parts: IntArray
     part: IntArray
@@ -65,11 +67,15 @@ def layer_space(signature: Signature, levels: Levels) -> LayerSpace:
         None if dims is None or kind is None else _boxes(dims, own.ranges, own.idle)[own.pattern]
         for dims, kind in zip(rule.inputs, signature.inputs, strict=False)
     )
+    produced = tuple(
+        None if dims is None or kind is None else _boxes(dims, own.ranges, own.idle)
+        for dims, kind in zip(rule.outputs, signature.outputs, strict=False)
+    )
     resolved = tuple(
         None if dims is None or kind is None else _boxes(dims, own.kept, own.idle[own.pattern])
         for dims, kind in zip(rule.outputs, signature.outputs, strict=False)
     )
-    return LayerSpace(own, (), needs, resolved, own.parts, own.part)
+    return LayerSpace(own, (), needs, produced, resolved, own.parts, own.part)
 
 
 @lru_cache(maxsize=8192)
