@@ -53,6 +53,8 @@ _KEPT = 4
 _REPORT_S = 0.2
 #: Share of the work that goes into pricing ways that are not exact yet, for something to show at a limit.
 _LOOKING = 0.05
+#: Units of work before that begins: many searches end sooner.
+_SOON = 1.0
 #: Periods are halved until the bound is this near, and then the last step proves the rest.
 _NEAR = 1e-3
 #: Where more tensors than this are there at once, simple mappings are not worth their time in the end.
@@ -373,18 +375,19 @@ class _Run:
         sharp = not forward.sharpen(way)
         before_looking = self.meter.units
         known = all(forward.sets.known(step.state, index) is not None for index, step in enumerate(way.steps))
-        if known and (sharp or self.looking < _LOOKING * before_looking):
-            for mapping in self.mappings(forward, way):
+        if known and (sharp or self.looking < _LOOKING * (before_looking - _SOON)):
+            for mapping in self.mappings(forward, way, sharp):
                 self.note(mapping)
             self.looking += self.meter.units - before_looking
         self.tick(sharp and self.limit() >= before)
 
-    def mappings(self, forward: Forward, way: Way) -> Iterator[Mapping]:
-        """The mapping of a way; where there are only bounds of some segment, better ones onto the same set."""
-        states = {step.state for step in way.steps}
-        yield mapping_of(forward, way)
-        if len(states) == 1 and forward.sets.tables(way.steps[0].state).wide:
-            (state,) = states
+    def mappings(self, forward: Forward, way: Way, sharp: bool) -> Iterator[Mapping]:
+        """The mapping of a way; and where there are only bounds of something on it, better ones onto the same set."""
+        state, *others = dict.fromkeys(step.state for step in way.steps)
+        bounded = forward.sets.tables(state).wide
+        if sharp or others or bounded:
+            yield mapping_of(forward, way)
+        if not others and (bounded or not sharp):
             if state not in self.solid:
                 self.solid[state] = Solid(forward.sets, state)
             yield from self.solid[state].mappings()
