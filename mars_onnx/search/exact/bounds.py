@@ -246,14 +246,18 @@ def _clusters(held: IntArray, needed: IntArray, group: IntArray) -> _Clusters:
     places = tuple(np.flatnonzero(group == number) for number in np.unique(group))
     if len(places) < 2:
         return _Clusters((), held[:, :0], needed[:, :0])
-    around: list[IntArray] = []
-    wanted: list[IntArray] = []
-    for inside in places:
-        around.append(_hull(held[:, inside]))
-        own = needed[:, inside]
+    count, rest = len(places), held.shape[2:]
+    around, wanted = np.empty((len(held), count, *rest), np.int64), np.empty((len(needed), count, *rest), np.int64)
+    for size in {len(inside) for inside in places}:
+        # Those of a size together.
+        numbers = [number for number, inside in enumerate(places) if len(inside) == size]
+        members = np.stack([places[number] for number in numbers])
+        around[:, numbers] = _hull(held[:, members].reshape(-1, size, *rest)).reshape(-1, len(numbers), *rest)
+        own = needed[:, members].reshape(-1, size, *rest)
         largest = own[np.arange(len(own)), _volumes(own).argmax(axis=1)]
-        wanted.append(np.where(_complete(own)[:, None, None], _hull(own), largest))
-    return _Clusters(places, np.stack(around, axis=1), np.stack(wanted, axis=1))
+        together = np.where(_complete(own)[:, None, None], _hull(own), largest)
+        wanted[:, numbers] = together.reshape(-1, len(numbers), *rest)
+    return _Clusters(places, around, wanted)
 
 
 def _hull(boxes: IntArray) -> IntArray:

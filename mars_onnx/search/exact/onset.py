@@ -254,9 +254,11 @@ class SetLayouts:
     ) -> Iterator[tuple[TensorType, Layout, Layout]]:
         """The outputs of a strategy, before and after its partial sums are resolved; a ring leaves none."""
         parts = tuple(space.part[strategy].tolist()), int(space.parts[strategy]), rule_for(signature).reduction
-        for kind, boxes, kept in zip(signature.outputs, space.produced, space.resolved, strict=True):
+        for kind, boxes, kept in zip(
+            signature.outputs, space.produced(signature, strategy), space.resolved, strict=True
+        ):
             if kind is not None and boxes is not None and kept is not None:
-                before = layout_of(boxes[space.cuts.pattern[strategy]], kind.shape, self.members, self.members)
+                before = layout_of(boxes, kind.shape, self.members, self.members)
                 after = layout_of(kept[strategy], kind.shape, self.members, self.members)
                 yield kind, Layout(kind.shape, self.members, before.boxes, *parts), after
 

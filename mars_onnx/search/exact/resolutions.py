@@ -35,12 +35,8 @@ def resolution_bounds(kept: FloatArray, space: LayerSpace, port: Ports) -> Float
         for group in groups:
             inside = port.group == group
             # Where a group lacks a part, every byte that it keeps takes in something from another group.
-            lacking = np.asarray(
-                [
-                    len(set(row[inside].tolist())) < count
-                    for row, count in zip(space.part, space.parts.tolist(), strict=True)
-                ]
-            )
+            there = np.sort(space.part[:, inside], axis=1)
+            lacking = 1 + (there[:, 1:] != there[:, :-1]).sum(axis=1) < space.parts
             # Pieces of one group pass through members of another, so that only means over all of them are certain.
             across = np.minimum(kept[:, inside].mean(axis=-1), kept.mean(axis=-1))
             # All holders of an all-reduce keep the same bytes, of which each may take in its share.

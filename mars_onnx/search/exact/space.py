@@ -29,8 +29,7 @@ class LayerSpace:
         cuts: Those without shared shards.
         rings: Strategies with shared shards, behind them.
         needs: Per input the boxes ``[strategies, members, rank, 2]``; ``None`` where nothing is taken from the graph.
-        produced: Per output the boxes before partial sums are resolved, by pattern (of ``cuts``); none of ``rings``.
-        resolved: Per output the boxes after that; ``None`` for an absent output.
+        resolved: Per output the boxes after partial sums are resolved; ``None`` for an absent output.
         parts: Per strategy, in how many partial sums it leaves its outputs.
         part: Per strategy and member, which of them it has.
     """
@@ -38,7 +37,6 @@ class LayerSpace:
     cuts: Cuts
     rings: tuple[Strategy, ...]
     needs: tuple[IntArray | None, ...]
-    produced: tuple[IntArray | None, ...]
     resolved: tuple[IntArray | None, ...]
     parts: IntArray
     part: IntArray
@@ -52,6 +50,15 @@ class LayerSpace:
         """A strategy by its number."""
         plain = len(self.cuts.pattern)
         return self.cuts.strategy(row) if row < plain else self.rings[row - plain]
+
+    def produced(self, signature: Signature, row: int) -> tuple[IntArray | None, ...]:
+        """Per output the boxes ``[members, rank, 2]`` of a strategy without a ring before partial sums are resolved."""
+        pattern = self.cuts.pattern[row]
+        ranges = {name: (low[pattern], high[pattern]) for name, (low, high) in self.cuts.ranges.items()}
+        return tuple(
+            None if dims is None or kind is None else _boxes(dims, ranges, self.cuts.idle[pattern])
+            for dims, kind in zip(rule_for(signature).outputs, signature.outputs, strict=False)
+        )
 
     @property
     def scattered(self) -> BoolArray:
@@ -67,15 +74,11 @@ def layer_space(signature: Signature, levels: Levels) -> LayerSpace:
         None if dims is None or kind is None else _boxes(dims, own.ranges, own.idle)[own.pattern]
         for dims, kind in zip(rule.inputs, signature.inputs, strict=False)
     )
-    produced = tuple(
-        None if dims is None or kind is None else _boxes(dims, own.ranges, own.idle)
-        for dims, kind in zip(rule.outputs, signature.outputs, strict=False)
-    )
     resolved = tuple(
         None if dims is None or kind is None else _boxes(dims, own.kept, own.idle[own.pattern])
         for dims, kind in zip(rule.outputs, signature.outputs, strict=False)
     )
-    return LayerSpace(own, (), needs, produced, resolved, own.parts, own.part)
+    return LayerSpace(own, (), needs, resolved, own.parts, own.part)
 
 
 @lru_cache(maxsize=8192)

@@ -222,7 +222,6 @@ class Tariff:
             space.cuts,
             tuple(found),
             tuple(needs),
-            space.produced,
             tuple(None if own is None else np.concatenate([own, own[rows]]) for own in space.resolved),
             np.concatenate([space.parts, space.parts[rows]]),
             np.concatenate([space.part, space.part[rows]]),

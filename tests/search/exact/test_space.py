@@ -55,11 +55,11 @@ def test_arrays_say_what_lowering_says(seed: int) -> None:
         for boxes, need, kind in zip(space.needs, sharding.needs, signature.inputs, strict=False):
             if boxes is not None and need is not None and kind is not None:
                 assert _rows(boxes[row], kind.shape) == _boxes(need)
-        outputs = zip(space.resolved, sharding.resolved, space.produced, sharding.produced, strict=True)
+        outputs = zip(space.resolved, sharding.resolved, space.produced(signature, row), sharding.produced, strict=True)
         for boxes, kept, before, produced in outputs:
             if boxes is not None and kept is not None and before is not None and produced is not None:
                 assert _rows(boxes[row], kept.shape) == _boxes(kept)
-                assert _rows(before[space.cuts.pattern[row]], kept.shape) == _boxes(produced)
+                assert _rows(before, kept.shape) == _boxes(produced)
                 assert space.parts[row] == produced.num_parts
                 busy = [place for place, box in enumerate(produced.boxes) if box is not None]
                 assert [int(space.part[row, place]) for place in busy] == [produced.parts[place] for place in busy]
