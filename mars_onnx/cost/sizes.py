@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mars_onnx.geometry import Range, volume
+from mars_onnx.redistribution.groups import overlap
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
 
 Sizes = tuple[int, ...]
@@ -38,9 +39,11 @@ def sizes_of(collective: Collective) -> Sizes:
             given_ranges = [[given.box[axis] for axis in axes] if given else None for given in inputs]
             taken_ranges = [[taken.box[axis] for axis in axes] if taken else None for taken in outputs]
             return tuple(
-                width * _common(given, taken) if given and taken and i != j else 0
-                for i, given in enumerate(given_ranges)
-                for j, taken in enumerate(taken_ranges)
+                [
+                    width * _common(given, taken) if given and taken and i != j else 0
+                    for i, given in enumerate(given_ranges)
+                    for j, taken in enumerate(taken_ranges)
+                ]
             )
         case _:
             return _elements(inputs)
@@ -49,6 +52,6 @@ def sizes_of(collective: Collective) -> Sizes:
 def _common(given: Sequence[Range], taken: Sequence[Range]) -> int:
     """Number of places that two boxes have in common."""
     result = 1
-    for (start, stop), (low, high) in zip(given, taken, strict=True):
-        result *= max(0, min(stop, high) - max(start, low))
+    for one, other in zip(given, taken, strict=True):
+        result *= overlap(one, other)
     return result

@@ -273,7 +273,10 @@ def _within(inner: Range, outer: Range) -> bool:
 
 def overlap(first: Range, second: Range) -> int:
     """Length of what two ranges have in common."""
-    return max(0, min(first[1], second[1]) - max(first[0], second[0]))
+    # Planning asks for this a thousand times a plan: conditions take half as long as ``min`` and ``max``.
+    (start, stop), (low, high) = first, second
+    common = (stop if stop < high else high) - (start if start > low else low)
+    return common if common > 0 else 0
 
 
 def length(extent: Range) -> int:

@@ -62,7 +62,7 @@ STATE = 100_000_000
 SIMPLE = 200_000_000
 SIMPLE_KIND = 2_200_000_000
 #: The first of these: per kind of layer and accelerator.
-FIRST_KIND = 1_000_000_000
+FIRST_KIND = 600_000_000
 
 
 @dataclass(eq=False)
