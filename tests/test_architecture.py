@@ -76,6 +76,29 @@ def test_imports_run_one_way(path: Path) -> None:
         assert LEVELS[rest[0]] <= LEVELS[own], f"{name_of(path)} imports {name}, which stands below it in the table"
 
 
+EXACT = PACKAGE / "search" / "exact"
+
+
+def exact_levels() -> dict[str, int]:
+    """Folders of exact search by their level, as docs/search.md has them."""
+    section = (ROOT / "docs" / "search.md").read_text(encoding="utf-8").partition("## Where things are")[2]
+    return {name: level for level, name in enumerate(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))}
+
+
+def test_every_folder_of_exact_search_stands_in_its_table() -> None:
+    assert {path.parent.name for path in EXACT.glob("*/*.py")} == set(exact_levels())
+
+
+@pytest.mark.parametrize("path", sorted(EXACT.glob("*/*.py")), ids=name_of)
+def test_imports_inside_exact_search_run_one_way(path: Path) -> None:
+    levels = exact_levels()
+    prefix = "mars_onnx.search.exact."
+    for name in imports(parsed(path)):
+        if name.startswith(prefix):
+            folder = name.removeprefix(prefix).split(".")[0]
+            assert folder == "work" or levels.get(folder, len(levels)) <= levels[path.parent.name], name
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=name_of)
 def test_modules_know_nothing_of_onnx_where_the_table_says_so(path: Path) -> None:
     ignorant = {name for names, unknown in module_table() if unknown.split(",")[0] == "ONNX" for name in names}

@@ -16,7 +16,7 @@ from mars_onnx.pool.loader import load_pool
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.capacity import Fitting
 from mars_onnx.search.exact.search import exact_search
-from mars_onnx.search.exact.strategies import strategies
+from mars_onnx.search.exact.strategies.cuts import strategies
 from mars_onnx.search.memory import memory_needs
 from mars_onnx.search.method import Ending, SearchOptions
 from mars_onnx.search.problem import Problem

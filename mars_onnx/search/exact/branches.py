@@ -15,18 +15,18 @@ import numpy as np
 
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.aims import LeastLatency
-from mars_onnx.search.exact.answer import Assembly
-from mars_onnx.search.exact.chain import Chain
+from mars_onnx.search.exact.chain.chain import Chain
+from mars_onnx.search.exact.chain.joins import Branches, groupings, inputs_apart, likeness_of, part_of, renamed
 from mars_onnx.search.exact.claim import sets_overlap
-from mars_onnx.search.exact.factors import Decision
-from mars_onnx.search.exact.forward import Forward, Way
-from mars_onnx.search.exact.joins import Branches, groupings, inputs_apart, likeness_of, part_of, renamed
-from mars_onnx.search.exact.moves import FloatArray, Moves
-from mars_onnx.search.exact.ports import crossing
-from mars_onnx.search.exact.sets import Sets, State, needed_of
-from mars_onnx.search.exact.shapes import Place, Shapes
+from mars_onnx.search.exact.communication.moves import FloatArray, Moves
+from mars_onnx.search.exact.communication.ports import crossing
+from mars_onnx.search.exact.one_set.factors import Decision
 from mars_onnx.search.exact.together import Amount, ends_together, until_joined
+from mars_onnx.search.exact.ways.aims import LeastLatency
+from mars_onnx.search.exact.ways.answer import Assembly
+from mars_onnx.search.exact.ways.forward import Forward, Way
+from mars_onnx.search.exact.ways.sets import Sets, State, needed_of
+from mars_onnx.search.exact.ways.shapes import Place, Shapes
 from mars_onnx.search.exact.work import ASSIGNMENT, spend
 from mars_onnx.search.problem import Problem, Source
 from mars_onnx.sharding.mapping import Mapping

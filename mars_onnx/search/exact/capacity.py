@@ -3,8 +3,9 @@
 For every price of memory the best way is found as ever. A higher price gives a mapping that holds fewer bytes: two
 prices whose mappings lie on both sides of what fits enclose the one that is worth trying next, where both mappings cost
 the same, until nothing new comes up between them. Each price gives a lower bound for everything that fits (see
-:mod:`mars_onnx.search.exact.tariff`), the best of which is stated. What the prices leave open is then closed as far as
-it goes by taking layers one run at a time from the mapping that just does not fit into the one that does.
+:mod:`mars_onnx.search.exact.strategies.tariff`), the best of which is stated. What the prices leave open is then
+closed as far as it goes by taking layers one run at a time from the mapping that just does not fit into the one that
+does.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from math import prod
 from mars_onnx.errors import CapacityError
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
-from mars_onnx.search.exact.aims import LeastLatency
-from mars_onnx.search.exact.answer import mapping_of
-from mars_onnx.search.exact.chain import Chain
-from mars_onnx.search.exact.forward import Forward, Way
-from mars_onnx.search.exact.sets import Sets
-from mars_onnx.search.exact.shapes import Shapes
-from mars_onnx.search.exact.tariff import Tariff
+from mars_onnx.search.exact.chain.chain import Chain
+from mars_onnx.search.exact.strategies.tariff import Tariff
+from mars_onnx.search.exact.ways.aims import LeastLatency
+from mars_onnx.search.exact.ways.answer import mapping_of
+from mars_onnx.search.exact.ways.forward import Forward, Way
+from mars_onnx.search.exact.ways.sets import Sets
+from mars_onnx.search.exact.ways.shapes import Shapes
 from mars_onnx.search.exact.work import spend_on_judging
 from mars_onnx.search.ledger import Need
 from mars_onnx.search.memory import memory_needs

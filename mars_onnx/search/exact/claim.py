@@ -20,11 +20,11 @@ from mars_onnx.rules.axes import Axis
 from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.rules.registry import rule_for
 from mars_onnx.rules.shares import cut
-from mars_onnx.search.exact.chain import Chain
-from mars_onnx.search.exact.least import cuts_of
-from mars_onnx.search.exact.moves import FloatArray
-from mars_onnx.search.exact.segments import consumers_of, inputs_of
-from mars_onnx.search.exact.sets import needed_of
+from mars_onnx.search.exact.chain.chain import Chain
+from mars_onnx.search.exact.chain.segments import consumers_of, inputs_of
+from mars_onnx.search.exact.communication.moves import FloatArray
+from mars_onnx.search.exact.strategies.least import cuts_of
+from mars_onnx.search.exact.ways.sets import needed_of
 from mars_onnx.search.problem import Problem, Source
 
 #: Shares of the longest path in the bound, against the work, that are tried.

@@ -11,8 +11,8 @@ from mars_onnx.rules.base import Signature
 from mars_onnx.search.comparators.h2h import h2h
 from mars_onnx.search.comparators.single import single
 from mars_onnx.search.comparators.uniform import uniform
-from mars_onnx.search.exact.segments import inputs_of
-from mars_onnx.search.exact.shares import least_compute
+from mars_onnx.search.exact.chain.segments import inputs_of
+from mars_onnx.search.exact.strategies.shares import least_compute
 from mars_onnx.search.greedy import greedy_mapping
 from mars_onnx.search.method import Choose, Objective, SearchOptions
 from mars_onnx.search.problem import Problem

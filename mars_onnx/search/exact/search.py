@@ -11,20 +11,19 @@ from time import monotonic
 from mars_onnx.cost.shares import twin
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
-from mars_onnx.search.exact.aims import LeastLatency, LeastPeriod
-from mars_onnx.search.exact.answer import mapping_of
 from mars_onnx.search.exact.branches import BranchSearch
 from mars_onnx.search.exact.capacity import SPACE as FITTING_SPACE
 from mars_onnx.search.exact.capacity import Fitting, fits
-from mars_onnx.search.exact.chain import Chain
+from mars_onnx.search.exact.chain.chain import Chain
+from mars_onnx.search.exact.chain.joins import branches_of
+from mars_onnx.search.exact.chain.segments import width_of
 from mars_onnx.search.exact.claim import certain_seconds, sets_overlap
-from mars_onnx.search.exact.forward import Forward, Way
 from mars_onnx.search.exact.incumbents import first, inside, outside
-from mars_onnx.search.exact.joins import branches_of
-from mars_onnx.search.exact.segments import width_of
-from mars_onnx.search.exact.sets import Sets, State
-from mars_onnx.search.exact.shapes import Shapes
-from mars_onnx.search.exact.solid import Solid
+from mars_onnx.search.exact.solid import Mappings
+from mars_onnx.search.exact.ways.aims import LeastLatency, LeastPeriod
+from mars_onnx.search.exact.ways.forward import Forward, Way
+from mars_onnx.search.exact.ways.sets import Sets, State
+from mars_onnx.search.exact.ways.shapes import Shapes
 from mars_onnx.search.exact.work import Meter, metered, spend_on_first, spend_on_judging, spend_on_simple
 from mars_onnx.search.method import Ending, Objective, Progress, SearchOptions, SearchResult
 from mars_onnx.search.problem import Problem
@@ -102,7 +101,7 @@ class _Run:
     elsewhere_better: bool = False
     #: The best of what was noted before anything was looked at.
     begun: Mapping | None = None
-    solid: dict[State, Solid] = field(default_factory=dict)
+    mappings: Mappings = field(default_factory=Mappings)
 
     def run(self) -> SearchResult:
         ending = Ending.PROVEN
@@ -376,21 +375,10 @@ class _Run:
         before_looking = self.meter.units
         known = all(forward.sets.known(step.state, index) is not None for index, step in enumerate(way.steps))
         if known and (sharp or self.looking < _LOOKING * (before_looking - _SOON)):
-            for mapping in self.mappings(forward, way, sharp):
+            for mapping in self.mappings.of(forward, way, sharp):
                 self.note(mapping)
             self.looking += self.meter.units - before_looking
         self.tick(sharp and self.limit() >= before)
-
-    def mappings(self, forward: Forward, way: Way, sharp: bool) -> Iterator[Mapping]:
-        """The mapping of a way; and where there are only bounds of something on it, better ones onto the same set."""
-        state, *others = dict.fromkeys(step.state for step in way.steps)
-        bounded = forward.sets.tables(state).wide
-        if sharp or others or bounded:
-            yield mapping_of(forward, way)
-        if not others and (bounded or not sharp):
-            if state not in self.solid:
-                self.solid[state] = Solid(forward.sets, state)
-            yield from self.solid[state].mappings()
 
     def tick(self, wrong: bool) -> None:
         """Report, and look at the limits; ``wrong`` if an exact way is not as good a mapping as it promised."""

@@ -1,4 +1,4 @@
-"""A mapping for a set on which some segment is too wide for elimination: one that costs what it promises.
+"""Mappings of ways on which something is only a bound.
 
 The way of least bounds is made of moves that look cheap as long as nobody prices them. Here bounds count for several
 times as much as they are, so that moves that are priced are preferred where they are good. Those of the way that are
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mars_onnx.search.exact.aims import LeastLatency
-from mars_onnx.search.exact.answer import mapping_of
-from mars_onnx.search.exact.build import SegmentTables
-from mars_onnx.search.exact.factors import Move
-from mars_onnx.search.exact.forward import Forward, Step, Way
-from mars_onnx.search.exact.sets import Sets, State
+from mars_onnx.search.exact.one_set.build import SegmentTables
+from mars_onnx.search.exact.one_set.factors import Move
+from mars_onnx.search.exact.ways.aims import LeastLatency
+from mars_onnx.search.exact.ways.answer import mapping_of
+from mars_onnx.search.exact.ways.forward import Forward, Step, Way
+from mars_onnx.search.exact.ways.sets import Sets, State
 from mars_onnx.sharding.mapping import Mapping
 
 #: Moves cost about twice their bound, and rarely more than three times.
@@ -68,3 +68,28 @@ class Solid:
         finally:
             for edge, seconds in saved:
                 edge.seconds = seconds
+
+
+class Mappings:
+    """Mappings of ways, exact or not."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._solid: dict[State, Solid] = {}
+
+    def of(self, forward: Forward, way: Way, sharp: bool) -> Iterator[Mapping]:
+        """The mapping of a way; and where there are only bounds of something on it, better ones onto the same set.
+
+        Args:
+            forward: Where the way was found.
+            way: A way.
+            sharp: Whether all costs on it are exact.
+        """
+        state, *others = dict.fromkeys(step.state for step in way.steps)
+        bounded = forward.sets.tables(state).wide
+        if sharp or others or bounded:
+            yield mapping_of(forward, way)
+        if not others and (bounded or not sharp):
+            if state not in self._solid:
+                self._solid[state] = Solid(forward.sets, state)
+            yield from self._solid[state].mappings()

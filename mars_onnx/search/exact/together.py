@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.moves import FloatArray
-from mars_onnx.search.exact.sets import State
+from mars_onnx.search.exact.communication.moves import FloatArray
+from mars_onnx.search.exact.ways.sets import State
 
 #: Seconds of one case, or of several.
 Amount = float | FloatArray

@@ -16,8 +16,8 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.rules.base import TensorType
 from mars_onnx.search.evaluate import needs_of
-from mars_onnx.search.exact.shapes import Shapes
-from mars_onnx.search.exact.strategies import strategies
+from mars_onnx.search.exact.strategies.cuts import strategies
+from mars_onnx.search.exact.ways.shapes import Shapes
 from mars_onnx.search.milp.symmetry import Family, Members
 from mars_onnx.search.problem import Layer, Problem, Source
 from mars_onnx.sharding.entries import entry_layout, identity_signature

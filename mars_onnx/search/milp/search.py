@@ -8,8 +8,8 @@ from mars_onnx.errors import UsageError
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.capacity import fits
-from mars_onnx.search.exact.shapes import Shapes
-from mars_onnx.search.exact.strategies import strategies
+from mars_onnx.search.exact.strategies.cuts import strategies
+from mars_onnx.search.exact.ways.shapes import Shapes
 from mars_onnx.search.greedy import greedy_mapping
 from mars_onnx.search.method import Ending, Progress, SearchOptions, SearchResult
 from mars_onnx.search.milp.model import Model

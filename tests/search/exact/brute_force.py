@@ -15,7 +15,7 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.rules.registry import rule_for
 from mars_onnx.search.evaluate import evaluate
-from mars_onnx.search.exact.strategies import strategies
+from mars_onnx.search.exact.strategies.cuts import strategies
 from mars_onnx.search.problem import Layer, Problem, Source
 from mars_onnx.sharding.entries import identity_signature
 from mars_onnx.sharding.lowering import lower

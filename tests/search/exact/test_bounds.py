@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from mars_onnx.cost.steps import move_seconds
 from mars_onnx.geometry import hull, volume
 from mars_onnx.rules.base import Signature, TensorType
-from mars_onnx.search.exact.moves import Moves
-from mars_onnx.search.exact.onset import SetLayouts
-from mars_onnx.search.exact.ports import crossing
-from mars_onnx.search.exact.shapes import Shapes
+from mars_onnx.search.exact.communication.moves import Moves
+from mars_onnx.search.exact.communication.ports import crossing
+from mars_onnx.search.exact.one_set.onset import SetLayouts
+from mars_onnx.search.exact.ways.shapes import Shapes
 from tests.search.exact.random_pools import random_pool
 from tests.search.exact.signatures import random_image, random_signature
 

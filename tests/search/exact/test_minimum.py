@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mars_onnx.search.exact.minimum import least_sum, least_sum_again
+from mars_onnx.search.exact.sums.minimum import least_sum, least_sum_again
 from mars_onnx.search.exact.work import Meter, metered
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact import tables
-from mars_onnx.search.exact.relaxation import Relaxation
 from mars_onnx.search.exact.search import exact_search
-from mars_onnx.search.exact.tables import Elimination
+from mars_onnx.search.exact.sums.elimination import Elimination
+from mars_onnx.search.exact.sums.relaxation import Relaxation
 from mars_onnx.search.method import Ending, Objective, SearchOptions
 from tests.search.exact.random_pools import random_pool
 from tests.search.exact.test_against_brute_force import NETWORKS

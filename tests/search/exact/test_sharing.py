@@ -7,9 +7,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mars_onnx.search.exact.moves import Moves
-from mars_onnx.search.exact.onset import Edge
-from mars_onnx.search.exact.sharing import SharedEdge, Sharing
+from mars_onnx.search.exact.communication.moves import Moves
+from mars_onnx.search.exact.one_set.onset import Edge
+from mars_onnx.search.exact.one_set.sharing import SharedEdge, Sharing
 from tests.search.exact.random_pools import random_pool
 
 _LAYOUTS = 4

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from mars_onnx.cost.shares import share_seconds
 from mars_onnx.errors import InputError
 from mars_onnx.geometry import Layout
-from mars_onnx.search.exact.shapes import Shapes
-from mars_onnx.search.exact.shares import compute_seconds
-from mars_onnx.search.exact.space import layer_space
-from mars_onnx.search.exact.strategies import strategies
+from mars_onnx.search.exact.strategies.cuts import strategies
+from mars_onnx.search.exact.strategies.shares import compute_seconds
+from mars_onnx.search.exact.strategies.space import layer_space
+from mars_onnx.search.exact.ways.shapes import Shapes
 from mars_onnx.sharding.lowering import lower, lower_all
 from tests.search.exact.random_pools import random_pool
 from tests.search.exact.signatures import random_signature

@@ -7,9 +7,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mars_onnx.search.exact.sets import State
-from mars_onnx.search.exact.shapes import Place
 from mars_onnx.search.exact.together import ends_together, until_joined
+from mars_onnx.search.exact.ways.sets import State
+from mars_onnx.search.exact.ways.shapes import Place
 
 ONE, OTHER = (State(Place((1,), (1,), (rank,)), ("plain",)) for rank in range(2))
 

@@ -14,8 +14,8 @@ import pytest
 
 from mars_onnx.errors import UsageError
 from mars_onnx.search.exact import work
-from mars_onnx.search.exact.alternatives import least_places
-from mars_onnx.search.exact.moves import Moves
+from mars_onnx.search.exact.communication.moves import Moves
+from mars_onnx.search.exact.one_set.alternatives import least_places
 from mars_onnx.search.exact.search import exact_search
 from mars_onnx.search.exact.work import Meter, metered, spend
 from mars_onnx.search.find import check_options
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent.parent.parent
 #: A search in a process of its own; with an argument, redistributions take longer to price there.
 SCRIPT = """
 import sys, time
-from mars_onnx.search.exact.moves import Moves
+from mars_onnx.search.exact.communication.moves import Moves
 from tests.search.exact.test_work import ended, facts
 
 exact = Moves.exact

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.rules.base import Dims, Signature
 from mars_onnx.rules.registry import rule_for
-from mars_onnx.search.exact.strategies import BoolArray, Cuts, Levels, RangeArrays, cuts
+from mars_onnx.search.exact.strategies.cuts import BoolArray, Cuts, Levels, RangeArrays, cuts
 from mars_onnx.sharding.strategy import Strategy
 
 FloatArray = npt.NDArray[np.float64]

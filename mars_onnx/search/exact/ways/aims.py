@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.moves import BoolArray, FloatArray
-from mars_onnx.search.exact.rest import Order, Rest, order_of
-from mars_onnx.search.exact.sets import Sets, State
+from mars_onnx.search.exact.communication.moves import BoolArray, FloatArray
+from mars_onnx.search.exact.ways.rest import Order, Rest, order_of
+from mars_onnx.search.exact.ways.sets import Sets, State
 
 #: One gate or several, and seconds until then.
 Gates = int | IntArray

@@ -14,17 +14,17 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import Along, DimMap, IntArray, Ranges, Whole, Window
 from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.rules.registry import rule_for
-from mars_onnx.search.exact.build import SegmentTables
-from mars_onnx.search.exact.chain import Chain
-from mars_onnx.search.exact.least import least_seconds
-from mars_onnx.search.exact.moves import BoolArray, FloatArray, Moves
-from mars_onnx.search.exact.onset import OnSet, SetLayouts
-from mars_onnx.search.exact.ports import crossing
-from mars_onnx.search.exact.runs import Runs, runs_at_least, runs_of
-from mars_onnx.search.exact.shapes import Place, Shapes
-from mars_onnx.search.exact.shares import Family, least_compute
-from mars_onnx.search.exact.takers import needs_of
-from mars_onnx.search.exact.tariff import Tariff
+from mars_onnx.search.exact.chain.chain import Chain
+from mars_onnx.search.exact.communication.moves import BoolArray, FloatArray, Moves
+from mars_onnx.search.exact.communication.ports import crossing
+from mars_onnx.search.exact.one_set.build import SegmentTables
+from mars_onnx.search.exact.one_set.onset import OnSet, SetLayouts
+from mars_onnx.search.exact.one_set.runs import Runs, runs_at_least, runs_of
+from mars_onnx.search.exact.one_set.takers import needs_of
+from mars_onnx.search.exact.strategies.least import least_seconds
+from mars_onnx.search.exact.strategies.shares import Family, least_compute
+from mars_onnx.search.exact.strategies.tariff import Tariff
+from mars_onnx.search.exact.ways.shapes import Place, Shapes
 from mars_onnx.search.exact.work import LEAST, kinds_of, spend
 from mars_onnx.search.problem import Problem, Source
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.ports import Ports
-from mars_onnx.search.exact.space import FloatArray
+from mars_onnx.search.exact.communication.ports import Ports
+from mars_onnx.search.exact.strategies.space import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
 

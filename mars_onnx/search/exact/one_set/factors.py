@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.chain import Chain
-from mars_onnx.search.exact.moves import FloatArray
-from mars_onnx.search.exact.onset import Edge, LayerLayouts, OnSet
-from mars_onnx.search.exact.relaxation import Relaxation
-from mars_onnx.search.exact.segments import inputs_of
-from mars_onnx.search.exact.sharing import SharedEdge, Sharing, hubs_of
-from mars_onnx.search.exact.tables import Bond, Elimination, TooWideError
-from mars_onnx.search.exact.takers import charged, domain, needs_of, unstated
+from mars_onnx.search.exact.chain.chain import Chain
+from mars_onnx.search.exact.chain.segments import inputs_of
+from mars_onnx.search.exact.communication.moves import FloatArray
+from mars_onnx.search.exact.one_set.onset import Edge, LayerLayouts, OnSet
+from mars_onnx.search.exact.one_set.sharing import SharedEdge, Sharing, hubs_of
+from mars_onnx.search.exact.one_set.takers import charged, domain, needs_of, unstated
+from mars_onnx.search.exact.sums.elimination import Bond, Elimination, TooWideError
+from mars_onnx.search.exact.sums.relaxation import Relaxation
 from mars_onnx.search.problem import Layer, Source
 
 #: Costs that differ by less, relatively, do so by rounding.

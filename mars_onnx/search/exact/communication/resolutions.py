@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mars_onnx.search.exact.ports import Ports
-from mars_onnx.search.exact.space import FloatArray, LayerSpace
+from mars_onnx.search.exact.communication.ports import Ports
+from mars_onnx.search.exact.strategies.space import FloatArray, LayerSpace
 
 
 def resolution_bounds(kept: FloatArray, space: LayerSpace, port: Ports) -> FloatArray:

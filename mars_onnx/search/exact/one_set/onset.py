@@ -13,13 +13,13 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.rules.registry import rule_for
-from mars_onnx.search.exact.moves import BoolArray, Clock, FloatArray, Moves, layout_of
-from mars_onnx.search.exact.ports import ports
-from mars_onnx.search.exact.resolutions import resolution_bounds
-from mars_onnx.search.exact.shares import Family, compute_seconds
-from mars_onnx.search.exact.space import LayerSpace, layer_space
-from mars_onnx.search.exact.strategies import Levels
-from mars_onnx.search.exact.tariff import Tariff
+from mars_onnx.search.exact.communication.moves import BoolArray, Clock, FloatArray, Moves, layout_of
+from mars_onnx.search.exact.communication.ports import ports
+from mars_onnx.search.exact.communication.resolutions import resolution_bounds
+from mars_onnx.search.exact.strategies.cuts import Levels
+from mars_onnx.search.exact.strategies.shares import Family, compute_seconds
+from mars_onnx.search.exact.strategies.space import LayerSpace, layer_space
+from mars_onnx.search.exact.strategies.tariff import Tariff
 from mars_onnx.search.exact.work import COMPUTE, COMPUTE_LAYER, STRATEGY, STRATEGY_LAYER, spend, spend_on_plan
 from mars_onnx.sharding.strategy import Strategy
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.chain import Chain
-from mars_onnx.search.exact.factors import Decision, Move, SegmentBuild, finer_build, segment_build
-from mars_onnx.search.exact.moves import FloatArray
-from mars_onnx.search.exact.onset import OnSet
-from mars_onnx.search.exact.passage import Passage, passage
-from mars_onnx.search.exact.takers import domain
+from mars_onnx.search.exact.chain.chain import Chain
+from mars_onnx.search.exact.communication.moves import FloatArray
+from mars_onnx.search.exact.one_set.factors import Decision, Move, SegmentBuild, finer_build, segment_build
+from mars_onnx.search.exact.one_set.onset import OnSet
+from mars_onnx.search.exact.one_set.passage import Passage, passage
+from mars_onnx.search.exact.one_set.takers import domain
 from mars_onnx.search.problem import Source
 
 #: Bounds that grow by less, relatively, do so by rounding.

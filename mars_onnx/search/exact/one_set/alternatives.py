@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.build import SegmentTables
-from mars_onnx.search.exact.moves import FloatArray
+from mars_onnx.search.exact.communication.moves import FloatArray
+from mars_onnx.search.exact.one_set.build import SegmentTables
 
 
 def alternatives(tables: SegmentTables, limit: float, count: int) -> list[tuple[int, int, int]]:

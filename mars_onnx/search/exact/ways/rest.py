@@ -15,9 +15,9 @@ import numpy as np
 
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.moves import FloatArray
-from mars_onnx.search.exact.ports import one_port
-from mars_onnx.search.exact.sets import Sets, State
+from mars_onnx.search.exact.communication.moves import FloatArray
+from mars_onnx.search.exact.communication.ports import one_port
+from mars_onnx.search.exact.ways.sets import Sets, State
 from mars_onnx.search.exact.work import STATE, spend
 
 #: Of more sets than these, which can follow which is not looked at.

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.aims import Aim
-from mars_onnx.search.exact.alternatives import alternatives, least_places
-from mars_onnx.search.exact.moves import FloatArray
-from mars_onnx.search.exact.sets import Sets, State
+from mars_onnx.search.exact.communication.moves import FloatArray
+from mars_onnx.search.exact.one_set.alternatives import alternatives, least_places
+from mars_onnx.search.exact.ways.aims import Aim
+from mars_onnx.search.exact.ways.sets import Sets, State
 from mars_onnx.search.exact.work import ARRIVAL, ENTRY, FOLLOWER, SEGMENT, WAY, spend
 
 #: To find a way through so many segments takes about as long as to price a redistribution.

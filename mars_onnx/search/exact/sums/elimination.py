@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mars_onnx.search.exact.minimum import FloatArray, IntArray, least_sum, least_sum_again
+from mars_onnx.search.exact.sums.minimum import FloatArray, IntArray, least_sum, least_sum_again
 from mars_onnx.search.exact.work import DECISION, ENTRY, FACTOR, spend
 
 #: Entries of the largest intermediate table; wider graphs are not for this method.

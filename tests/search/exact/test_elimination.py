@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mars_onnx.search.exact.tables import Bond, Elimination, TooWideError
+from mars_onnx.search.exact.sums.elimination import Bond, Elimination, TooWideError
 
 
 @settings(deadline=None, max_examples=200, derandomize=True, database=None)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mars_onnx.rules.base import TensorType
-from mars_onnx.search.exact.build import SegmentTables
-from mars_onnx.search.exact.factors import Decision
-from mars_onnx.search.exact.forward import Forward, Way
-from mars_onnx.search.exact.sets import State
+from mars_onnx.search.exact.one_set.build import SegmentTables
+from mars_onnx.search.exact.one_set.factors import Decision
+from mars_onnx.search.exact.ways.forward import Forward, Way
+from mars_onnx.search.exact.ways.sets import State
 from mars_onnx.search.problem import Problem, Source
 from mars_onnx.sharding.mapping import AcceleratorSet, Entry, LayerChoice, Mapping
 from mars_onnx.sharding.strategy import Strategy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mars_onnx.search.exact.segments import inputs_of
+from mars_onnx.search.exact.chain.segments import inputs_of
 from mars_onnx.search.problem import Layer, Problem, Source
 
 #: Of more branches than these, either all share a set or none do.

@@ -25,7 +25,7 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.rules.base import Signature
 from mars_onnx.rules.registry import rule_for
-from mars_onnx.search.exact.space import LayerSpace
+from mars_onnx.search.exact.strategies.space import LayerSpace
 from mars_onnx.search.problem import Problem
 from mars_onnx.sharding.lowering import lower
 from mars_onnx.sharding.mapping import Mapping

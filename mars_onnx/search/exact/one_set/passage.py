@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.chain import Chain
-from mars_onnx.search.exact.moves import BoolArray, FloatArray
-from mars_onnx.search.exact.onset import Edge, OnSet
-from mars_onnx.search.exact.takers import unstated
+from mars_onnx.search.exact.chain.chain import Chain
+from mars_onnx.search.exact.communication.moves import BoolArray, FloatArray
+from mars_onnx.search.exact.one_set.onset import Edge, OnSet
+from mars_onnx.search.exact.one_set.takers import unstated
 from mars_onnx.search.exact.work import ENTRY, spend
 
 #: With no more entries than this, both steps are made one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mars_onnx.rules.base import TensorType
-from mars_onnx.search.exact.segments import Segment, consumers_of, inputs_of, segments_of
+from mars_onnx.search.exact.chain.segments import Segment, consumers_of, inputs_of, segments_of
 from mars_onnx.search.problem import Problem, Source
 
 

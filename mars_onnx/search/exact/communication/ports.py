@@ -11,7 +11,7 @@ import numpy as np
 from mars_onnx.pool.clusters import clusterings
 from mars_onnx.pool.topology import Pool, Route
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.space import FloatArray
+from mars_onnx.search.exact.strategies.space import FloatArray
 
 #: Algorithms in which a member has one message coming in at a time.
 _ONE_PORT = {"ring", "halving_doubling", "hierarchical", "pairwise", "tree", "chain"}

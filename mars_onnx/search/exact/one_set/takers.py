@@ -6,9 +6,9 @@ import numpy as np
 
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.rules.base import TensorType
-from mars_onnx.search.exact.chain import Chain
-from mars_onnx.search.exact.moves import BoolArray, FloatArray
-from mars_onnx.search.exact.onset import OnSet
+from mars_onnx.search.exact.chain.chain import Chain
+from mars_onnx.search.exact.communication.moves import BoolArray, FloatArray
+from mars_onnx.search.exact.one_set.onset import OnSet
 from mars_onnx.search.problem import Source
 
 

@@ -22,11 +22,11 @@ from itertools import combinations
 import numpy as np
 
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.chain import Chain
-from mars_onnx.search.exact.moves import FloatArray
-from mars_onnx.search.exact.onset import Edge, OnSet
-from mars_onnx.search.exact.tables import Bond
-from mars_onnx.search.exact.takers import needs_of
+from mars_onnx.search.exact.chain.chain import Chain
+from mars_onnx.search.exact.communication.moves import FloatArray
+from mars_onnx.search.exact.one_set.onset import Edge, OnSet
+from mars_onnx.search.exact.one_set.takers import needs_of
+from mars_onnx.search.exact.sums.elimination import Bond
 from mars_onnx.search.problem import Source
 
 #: Of so many takers one may share a move with another.

@@ -15,8 +15,8 @@ from mars_onnx.cost.steps import move_seconds
 from mars_onnx.geometry import Layout
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.bounds import move_bounds
-from mars_onnx.search.exact.ports import ports
+from mars_onnx.search.exact.communication.bounds import move_bounds
+from mars_onnx.search.exact.communication.ports import ports
 from mars_onnx.search.exact.work import BOUND, BOUND_TABLE, spend, spend_on_plan
 
 FloatArray = npt.NDArray[np.float64]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mars_onnx.search.exact.build import SegmentTables
-from mars_onnx.search.exact.moves import FloatArray
+from mars_onnx.search.exact.communication.moves import FloatArray
+from mars_onnx.search.exact.one_set.build import SegmentTables
 
 
 @dataclass(frozen=True, eq=False)

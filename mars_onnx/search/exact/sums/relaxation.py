@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mars_onnx.search.exact.moves import FloatArray
+from mars_onnx.search.exact.communication.moves import FloatArray
 from mars_onnx.search.exact.work import DECISION, ENTRY, FACTOR, spend
 
 IntArray = npt.NDArray[np.int64]

@@ -15,8 +15,8 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import Axis, IntArray
 from mars_onnx.rules.base import Signature
 from mars_onnx.rules.registry import rule_for
-from mars_onnx.search.exact.space import FloatArray, sound_cuts
-from mars_onnx.search.exact.strategies import Levels, RangeArrays, cuts
+from mars_onnx.search.exact.strategies.cuts import Levels, RangeArrays, cuts
+from mars_onnx.search.exact.strategies.space import FloatArray, sound_cuts
 
 #: Levels of the sets whose shares are priced together.
 Family = tuple[Levels, ...]

@@ -1,0 +1,1 @@
+"""A problem on one set of accelerators: tables of segments between layouts, and the way through all of them."""

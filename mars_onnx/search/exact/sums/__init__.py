@@ -1,0 +1,1 @@
+"""The least sum of tables over all assignments of their variables."""
