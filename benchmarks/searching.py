@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import networkx  # noqa: F401 - imported by the pool when it is first asked for a route
 import onnx
 import onnx_ir as ir
 

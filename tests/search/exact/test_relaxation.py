@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mars_onnx.search.evaluate import evaluate
-from mars_onnx.search.exact import tables
 from mars_onnx.search.exact.search import exact_search
+from mars_onnx.search.exact.sums import elimination
 from mars_onnx.search.exact.sums.elimination import Elimination
 from mars_onnx.search.exact.sums.relaxation import Relaxation
 from mars_onnx.search.method import Ending, Objective, SearchOptions
@@ -92,7 +92,7 @@ def test_on_a_tree_the_bounds_are_the_least_sums(seed: int) -> None:
 
 def _narrow(monkeypatch: pytest.MonkeyPatch, entries: int) -> None:
     """Let tables of more entries be too wide."""
-    monkeypatch.setattr(tables, "MOST_ENTRIES", entries)
+    monkeypatch.setattr(elimination, "MOST_ENTRIES", entries)
 
 
 @pytest.mark.parametrize("text", [*NETWORKS.values(), DENSE], ids=[*NETWORKS, "dense"])
