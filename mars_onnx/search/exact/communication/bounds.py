@@ -62,12 +62,16 @@ class _Moves:
     def _axis(self, dim: int) -> tuple[IntArray, IntArray, _Gains]:
         """One dimension: of what kind every layout is in it, for many are alike, and what kinds gain of each other."""
         (held, rows), (needed, columns) = _patterns(self._around[:, :, dim]), _patterns(self._wanted[:, :, dim])
-        return rows, columns, _gains(held[:, :, None], needed[:, :, None], self._members, self._port).together()
+        held, needed = held[:, :, None], needed[:, :, None]
+        piece = _piece_along(held[:, : self._members, 0], needed[:, : self._members, 0])
+        return rows, columns, _gains(held, needed, piece[..., None], self._port).together()
 
     def _gained(self, rows: slice) -> _Gains:
         """What some of the layouts gain to all others."""
         if not self._axes:
-            return _gains(self._around[rows], self._wanted, self._members, self._port).together()
+            around = self._around[rows]
+            piece = _piece(around[:, : self._members], self._wanted[:, : self._members])
+            return _gains(around, self._wanted, piece, self._port).together()
         kinds, others, first = self._axes[0]
         gained = first.between(kinds[rows], others)
         for kinds, others, gains in self._axes[1:]:
@@ -141,8 +145,16 @@ class _Gains:
         np.multiply(self.piece, other.piece, out=self.piece)
 
 
-def _gains(held: IntArray, needed: IntArray, members: int, port: Ports) -> _Gains:
-    """Per dimension, from boxes ``[A, boxes, rank, 2]`` and ``[B, boxes, rank, 2]``; the first are those of members."""
+def _gains(held: IntArray, needed: IntArray, piece: IntArray, port: Ports) -> _Gains:
+    """Per dimension, from boxes ``[A, boxes, rank, 2]`` and ``[B, boxes, rank, 2]``; the first are those of members.
+
+    Args:
+        held: What is held.
+        needed: What is needed.
+        piece: How much of that one member has at most, ``[A, B, members, rank]``.
+        port: How fast data comes to them.
+    """
+    members = piece.shape[2]
     low, high = held[:, None, ..., 0], held[:, None, ..., 1]
     start, stop = needed[..., 0], needed[..., 1]
     common = _overlap(low, high, start, stop).astype(np.float64)
@@ -154,7 +166,6 @@ def _gains(held: IntArray, needed: IntArray, members: int, port: Ports) -> _Gain
     ends = port.endpoint_latency_s
     rounds = _rounds(messages, port).astype(np.float64)
     collective_s = port.chunks * (rounds * (port.least_latency_s + ends) + ends)
-    piece = _overlap(low[:, :, None], high[:, :, None], start[:, :, None], stop[:, :, None]).max(axis=-2)
     return _Gains(common, np.where(messages > 0, collective_s, 0.0), messages, piece.astype(np.float64))
 
 
@@ -182,6 +193,22 @@ def _crossing(missing: FloatArray, lack: FloatArray, others: FloatArray, port: P
         share = missing / len(inside) * np.maximum(port.far_s_per_byte[inside].min() - fastest.max(), 0.0)
         seconds = far + share + (lack * fastest.min() + others).min(axis=-1)
     return seconds
+
+
+def _piece(held: IntArray, needed: IntArray) -> IntArray:
+    """The most that any member has of what each needs, ``[A, B, members, rank]``, from boxes of members."""
+    low, high = held[:, None, None, ..., 0], held[:, None, None, ..., 1]
+    found: IntArray = _overlap(low, high, needed[:, :, None, :, 0], needed[:, :, None, :, 1]).max(axis=3)
+    return found
+
+
+def _piece_along(held: IntArray, needed: IntArray) -> IntArray:
+    """The same of one dimension, ``[A, B, members]``, by distinct ranges: members are many here."""
+    size = int(needed.max(initial=0)) + 1
+    ranges, at = np.unique(needed[..., 0] * size + needed[..., 1], return_inverse=True)
+    start, stop = np.divmod(ranges, size)
+    found: IntArray = _overlap(held[..., :1], held[..., 1:], start, stop).max(axis=1)[:, at.reshape(needed.shape[:2])]
+    return found
 
 
 def _overlap(low: IntArray, high: IntArray, start: IntArray, stop: IntArray) -> IntArray:
