@@ -60,6 +60,10 @@ _NEAR = 1e-3
 _WIDE = 6
 #: Where there are only bounds of a segment, one set of everything is left for others when the bound is this near.
 _NEARLY = 0.05
+#: On many accelerators: how much of the limits goes into sets that are looked at alone, ...
+_ALONE = 0.5
+#: ... and how far above the bound ways may be that are looked for.
+_STEP = 0.03
 #: A bound that leaves less, relatively, is met: the search stops at what is better by no more than rounding.
 _SAME = 1e-8
 
@@ -249,6 +253,13 @@ class _Run:
             raise _EndError(over)
 
     @property
+    def spent(self) -> float:
+        """How much of the limits is used up; nothing where there are none."""
+        work, seconds = self.options.work_limit, self.options.time_limit_s
+        by_work = 0.0 if work is None else self.meter.units / max(work, 1e-9)
+        return by_work if seconds is None else max(by_work, (monotonic() - self.started) / max(seconds, 1e-9))
+
+    @property
     def over(self) -> Ending | None:
         """Which limit is reached, if one is. Time counts only where somebody has set a limit to it."""
         work, seconds = self.options.work_limit, self.options.time_limit_s
@@ -303,7 +314,7 @@ class _Run:
     def improve_alone(self, forward: Forward, states: Sequence[State]) -> None:
         """Look for mappings of less latency, each of one of some sets, until there are none."""
         left = list(states)
-        while left:
+        while left and not (self.large and self.spent > _ALONE):
             state = forward.sets.most_promising(left)
             aim = LeastLatency(forward.sets, [state], self.limit())
             if aim.least_s >= aim.limit:
@@ -327,16 +338,21 @@ class _Run:
             now = forward.sets.stamp()
             if aim is None or now != stamp:
                 aim, stamp = LeastLatency(forward.sets, None, self.limit()), now
-            aim.limit = self.limit()
             self.bound = max(self.bound, min(aim.least_s, self.limit()))
+            # On many accelerators there are very many ways: first of all, those that are nearly as good as the bound.
+            aim.limit = min(self.limit(), self.bound * (1 + _STEP)) if self.large else self.limit()
             if self.looked(forward, aim):
                 aim = None
                 continue
             way = forward.way(aim, None)
-            if way is None:
+            if way is not None:
+                self.bound = max(self.bound, way.seconds)
+                self.sharpen(forward, replace(way, room=self.limit() - way.seconds))
+            elif aim.limit >= self.limit():
                 return
-            self.bound = max(self.bound, way.seconds)
-            self.sharpen(forward, way)
+            else:
+                self.bound = aim.limit
+                self.tick(wrong=False)
 
     def looked(self, forward: Forward, aim: LeastLatency) -> bool:
         """Look at sets on what looks like the best way; says whether there was something that nobody knew."""

@@ -8,7 +8,7 @@ from ``b`` to the end. What comes after a hand-over counts without layouts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -17,6 +17,7 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.communication.moves import FloatArray
 from mars_onnx.search.exact.communication.ports import one_port
+from mars_onnx.search.exact.one_set.runs import runs_at_least
 from mars_onnx.search.exact.ways.sets import Sets, State
 from mars_onnx.search.exact.work import STATE, spend
 
@@ -37,7 +38,8 @@ class Order:
         place: Of what is used, its number.
         first: Per number of what is used, the states that can start then.
         after: Per state the number of what is used when it has started.
-        loose: Whether there are too many to tell them apart: then any of the first sets can follow any.
+        loose: Whether there are too many to tell them apart: then there is one of each kind, and any can follow any.
+        unknown: Whether there may be other kinds: then there is one more, as good as any.
     """
 
     states: tuple[State, ...]
@@ -49,6 +51,7 @@ class Order:
     first: tuple[IntArray, ...]
     after: IntArray
     loose: bool = False
+    unknown: bool = False
 
 
 def order_of(sets: Sets, start: Sequence[State], alone: bool) -> Order:
@@ -62,7 +65,7 @@ def order_of(sets: Sets, start: Sequence[State], alone: bool) -> Order:
             continue
         spend(STATE, len(found))
         if len(number) > _MOST_STATES:
-            return replace(order_of(sets, start, alone=True), loose=True)
+            return _loose(sets)
         first[used] = np.asarray([number.setdefault(state, len(number)) for state in found], np.int64)
         if not alone:
             pending += [(state.place.used, sets.states(state.place.used)) for state in found]
@@ -79,6 +82,17 @@ def order_of(sets: Sets, start: Sequence[State], alone: bool) -> Order:
     after = np.asarray([places.get(state.place.used, 0) for state in number], np.int64)
     alike = {sets.key(state): number[state] for state in examples}
     return Order(tuple(number), number, tuple(examples), alike, kind, places, tuple(first.values()), after)
+
+
+def _loose(sets: Sets) -> Order:
+    """Any set can follow any."""
+    states = tuple(sets.kinds())
+    number = {state: place for place, state in enumerate(states)}
+    alike = {sets.key(state): place for state, place in number.items()}
+    unknown = not sets.shapes.uniform
+    every = np.arange(len(states) + unknown)
+    nothing = (0,) * len(sets.shapes.cells)
+    return Order(states, number, states, alike, every, {nothing: 0}, (every,), np.zeros_like(every), True, unknown)
 
 
 @lru_cache(maxsize=16)
@@ -103,14 +117,12 @@ class Rest:
         """With what the tables of the sets say by now; alone, no state hands over."""
         count = len(sets.chain.segments)
         runs = [sets.runs(state) for state in order.kinds]
+        if order.unknown:
+            runs.append(runs_at_least(sets.least_of_any()))
         end = np.stack([own.end for own in runs])[order.kind]
         self._sets, self._order, self._end = sets, order, end
         self._least = np.stack([own.own for own in runs])[order.kind]
         self.own = end
-        #: What every set takes at least that nothing else is known of.
-        self.any = (
-            np.concatenate([sets.least_of_any()[::-1].cumsum()[::-1], [0.0]]) if order.loose else np.zeros(count + 1)
-        )
         self.after = np.full((len(order.first), count + 1), np.inf)
         if not alone:
             self._hand_over(sets, order, np.stack([own.most for own in runs])[order.kind])
@@ -121,9 +133,10 @@ class Rest:
     def left(self, state: State, index: int | IntArray) -> FloatArray:
         """Where a set is at work at a gate, or at each of several."""
         number = self._order.number.get(state)
-        if number is None and self._order.loose:
-            number = self._order.alike.get(self._sets.key(state))
-        found: FloatArray = self.any[index] if number is None else self.own[number, index]
+        if number is None:
+            # Of loose ones, one of its kind, or the one that is as good as any.
+            number = self._order.alike.get(self._sets.key(state), -1)
+        found: FloatArray = self.own[number, index]
         return found
 
     def left_after(self, used: tuple[int, ...], index: int | IntArray) -> FloatArray:
@@ -139,6 +152,8 @@ class Rest:
         while index < count and len(order.first[used]):
             states = order.first[used]
             number = int(states[self.own[states, index].argmin()])
+            if number == len(order.states):
+                break  # Nobody knows what that is.
             following = count
             if self.own[number, index] < self._end[number, index]:
                 used = int(order.after[number])
@@ -152,14 +167,13 @@ class Rest:
         least, end = self._least, self._end
         count = least.shape[1]
         latency_s, s_per_byte = _at_best(sets.pool)
-        members = np.asarray([len(state.place.members) for state in order.states])
+        members = np.asarray([len(state.place.members) for state in order.states] + [sets.pool.size] * order.unknown)
         # The states that can start when something is used, one after the other.
         starting = np.concatenate(order.first)
         some = np.asarray([len(states) > 0 for states in order.first])
         starts = np.cumsum([0, *(len(states) for states in order.first if len(states))][:-1])
         self.own = end.copy()
-        handed = np.full(len(order.states), np.inf)
-        shorter = np.full(len(order.states), np.inf)
+        handed, shorter = np.full((2, len(members)), np.inf)
         for index in reversed(range(count)):
             # Who starts at this gate hands over at a later one: after this segment, or after more of them.
             handed = least[:, index] + handed
@@ -168,9 +182,7 @@ class Rest:
             best = np.minimum(end[:, index], np.maximum(handed, bound))
             self.own[:, index] = best
             crossing = latency_s + sets.needed(index) * s_per_byte / members if index else np.zeros(len(members))
-            if order.loose:
-                self.after[:, index] = self.any[index] + crossing.min()
-            elif len(starts):
+            if len(starts):
                 self.after[some, index] = np.minimum.reduceat((best + crossing)[starting], starts)
             after = self.after[order.after, index]
             handed = np.minimum(handed, after)

@@ -83,6 +83,15 @@ class Sets:
             ]
         return self._placed[used]
 
+    def kinds(self) -> list[State]:
+        """One set of each kind; of all that can come up if the shapes are uniform."""
+        found: dict[int, State] = {}
+        for place in self.shapes.first():
+            for designs in self._designs(place.members):
+                state = State(place, designs)
+                found.setdefault(self.key(state), state)
+        return list(found.values())
+
     def _designs(self, members: tuple[int, ...]) -> Iterator[tuple[str, ...]]:
         """Every choice of one design per kind of accelerator."""
         kinds = list(dict.fromkeys(twin(self.pool, rank) for rank in members))

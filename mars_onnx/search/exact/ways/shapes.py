@@ -114,6 +114,23 @@ class Shapes:
             found.append(Place(counts, after, members))
         return found
 
+    @cached_property
+    def uniform(self) -> bool:
+        """Whether members of a cell cannot be told apart: then all sets are like those of :meth:`first`."""
+        nodes = {*range(self.pool.size), self.pool.inputs_at, self.pool.outputs_at}
+        return all(
+            len({self._distance(rank, node) for rank in cell if rank != node}) <= 1
+            for cell in self.cells
+            for node in nodes
+        )
+
+    def first(self) -> list[Place]:
+        """Sets of all counts, of the first members of each cell."""
+        return [
+            Place(counts, counts, tuple(rank for cell, c in zip(self.cells, counts, strict=True) for rank in cell[:c]))
+            for counts in self.counts
+        ]
+
     def levels(self, members: tuple[int, ...]) -> tuple[int, ...]:
         """Sizes of the levels of a set: of the clusters that its members form, where these are of equal size."""
         sizes = [1]
