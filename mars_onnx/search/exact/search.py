@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from time import monotonic
 
 from mars_onnx.cost.shares import twin
 from mars_onnx.pool.topology import Pool
@@ -19,12 +19,13 @@ from mars_onnx.search.exact.chain.joins import branches_of
 from mars_onnx.search.exact.chain.segments import width_of
 from mars_onnx.search.exact.claim import certain_seconds, sets_overlap
 from mars_onnx.search.exact.incumbents import first, inside, outside
+from mars_onnx.search.exact.limits import Limits
 from mars_onnx.search.exact.solid import Mappings
 from mars_onnx.search.exact.ways.aims import LeastLatency, LeastPeriod
 from mars_onnx.search.exact.ways.forward import Forward, Way
 from mars_onnx.search.exact.ways.sets import Sets, State
 from mars_onnx.search.exact.ways.shapes import Shapes
-from mars_onnx.search.exact.work import Meter, metered, spend_on_first, spend_on_judging, spend_on_simple
+from mars_onnx.search.exact.work import metered, spend_on_first, spend_on_judging, spend_on_simple
 from mars_onnx.search.method import Ending, Objective, Progress, SearchOptions, SearchResult
 from mars_onnx.search.problem import Problem
 from mars_onnx.sharding.mapping import Mapping
@@ -48,8 +49,6 @@ BEATEN = "; the mapping is not one of these, but a simple one outside that is be
 
 #: Good mappings that are kept for a second look.
 _KEPT = 4
-#: Seconds between two reports of where the search is.
-_REPORT_S = 0.2
 #: Share of the work that goes into pricing ways that are not exact yet, for something to show at a limit.
 _LOOKING = 0.05
 #: Units of work before that begins: many searches end sooner.
@@ -70,10 +69,10 @@ _SAME = 1e-8
 
 def exact_search(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResult:
     """The best mapping, with a proof, or the best so far when a limit is reached."""
-    own = _Run(problem, pool, options)
-    with metered(own.meter):
+    own = _Run(problem, pool, options, Limits(options))
+    with metered(own.limits.meter):
         result = own.run()
-    return replace(result, work=own.meter.units)
+    return replace(result, work=own.limits.meter.units)
 
 
 class _EndError(Exception):
@@ -89,9 +88,7 @@ class _Run:
     problem: Problem
     pool: Pool
     options: SearchOptions
-    started: float = field(default_factory=monotonic)
-    reported: float = 0.0
-    meter: Meter = field(default_factory=Meter)
+    limits: Limits
     #: Units of work that went into ways that were not exact yet.
     looking: float = 0.0
     #: The best answers so far, best first.
@@ -225,7 +222,7 @@ class _Run:
 
     def fitted(self) -> SearchResult:
         """The best mapping found that fits, where the best one does not."""
-        fitting = Fitting(self.problem, self.pool, self.options.objective, lambda: self.over is not None)
+        fitting = Fitting(self.problem, self.pool, self.options.objective, lambda: self.limits.over is not None)
         ending = Ending.GAP
         try:
             fitting.run()
@@ -242,30 +239,15 @@ class _Run:
         bound = min(cost_s, fitting.bound_s)
         if bound >= cost_s * (1 - _SAME):
             ending, bound = Ending.PROVEN, cost_s
-        elif self.over is not None:
-            ending = self.over
+        elif self.limits.over is not None:
+            ending = self.limits.over
         return SearchResult(mapping, cost_s, bound, ending, SPACE + FITTING_SPACE, others)
 
     def check(self) -> None:
         """Called in long work: ends it at a limit."""
-        over = self.over
+        over = self.limits.over
         if over is not None:
             raise _EndError(over)
-
-    @property
-    def spent(self) -> float:
-        """How much of the limits is used up; nothing where there are none."""
-        work, seconds = self.options.work_limit, self.options.time_limit_s
-        by_work = 0.0 if work is None else self.meter.units / max(work, 1e-9)
-        return by_work if seconds is None else max(by_work, (monotonic() - self.started) / max(seconds, 1e-9))
-
-    @property
-    def over(self) -> Ending | None:
-        """Which limit is reached, if one is. Time counts only where somebody has set a limit to it."""
-        work, seconds = self.options.work_limit, self.options.time_limit_s
-        if work is not None and self.meter.units > work:
-            return Ending.WORK_LIMIT
-        return Ending.TIME_LIMIT if seconds is not None and monotonic() - self.started > seconds else None
 
     def latency(self, forward: Forward) -> None:
         """The best way, until none is better than what is known."""
@@ -304,9 +286,8 @@ class _Run:
         """Look for what is better outside of the space, where sets change inside a branch."""
         bound, before = self.bound, self.limit()
         try:
-            self.latency(forward)
-        except _EndError:
-            pass
+            with suppress(_EndError):
+                self.latency(forward)
         finally:
             self.bound = bound
         self.elsewhere_better = self.limit() < before
@@ -314,7 +295,7 @@ class _Run:
     def improve_alone(self, forward: Forward, states: Sequence[State]) -> None:
         """Look for mappings of less latency, each of one of some sets, until there are none."""
         left = list(states)
-        while left and not (self.large and self.spent > _ALONE):
+        while left and not (self.large and self.limits.spent > _ALONE):
             state = forward.sets.most_promising(left)
             aim = LeastLatency(forward.sets, [state], self.limit())
             if aim.least_s >= aim.limit:
@@ -388,19 +369,17 @@ class _Run:
         """Make the costs on a way exact; note it as a mapping if it is exact, and now and then in between."""
         before = self.limit()
         sharp = not forward.sharpen(way)
-        before_looking = self.meter.units
+        before_looking = self.limits.meter.units
         known = all(forward.sets.known(step.state, index) is not None for index, step in enumerate(way.steps))
         if known and (sharp or self.looking < _LOOKING * (before_looking - _SOON)):
             for mapping in self.mappings.of(forward, way, sharp):
                 self.note(mapping)
-            self.looking += self.meter.units - before_looking
+            self.looking += self.limits.meter.units - before_looking
         self.tick(sharp and self.limit() >= before)
 
     def tick(self, wrong: bool) -> None:
         """Report, and look at the limits; ``wrong`` if an exact way is not as good a mapping as it promised."""
-        now = monotonic()
-        if now - self.reported > _REPORT_S:
-            self.reported = now
+        if self.limits.due():
             self.options.report(Progress("exact search", self.best[0][0] if self.best else None, self.bound))
         if wrong:
             # The tables thought better of this mapping than it is: they cannot prove anything from here on.

@@ -99,7 +99,7 @@ def test_a_slow_machine_decides_the_same(name: str, objective: Objective, monkey
 
 def test_a_clock_is_only_looked_at_if_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = facts(ended("few", None))
-    monkeypatch.setattr("mars_onnx.search.exact.search.monotonic", _hours())
+    monkeypatch.setattr("mars_onnx.search.exact.limits.monotonic", _hours())
     assert facts(ended("few", None)) == expected
     text, pool = CASES["few"]
     late = exact_search(problem(text, pool), pool, SearchOptions(time_limit_s=1.0))
