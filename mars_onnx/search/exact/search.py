@@ -321,7 +321,8 @@ class _Run:
                 aim, stamp = LeastLatency(forward.sets, None, self.limit()), now
             self.bound = max(self.bound, min(aim.least_s, self.limit()))
             # On many accelerators there are very many ways: first of all, those that are nearly as good as the bound.
-            aim.limit = min(self.limit(), self.bound * (1 + _STEP)) if self.large else self.limit()
+            goal = max(self.bound * (1 + _STEP), self.limit() * _STEP)
+            aim.limit = min(self.limit(), goal) if self.large else self.limit()
             if self.looked(forward, aim):
                 aim = None
                 continue

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mars_onnx.cost.steps import move_seconds
 from mars_onnx.geometry import hull, volume
 from mars_onnx.rules.base import Signature, TensorType
+from mars_onnx.search.exact.communication import bounds
 from mars_onnx.search.exact.communication.moves import Moves
 from mars_onnx.search.exact.communication.ports import crossing
 from mars_onnx.search.exact.one_set.onset import SetLayouts
@@ -46,13 +47,13 @@ def _check_moves(seed: int) -> None:
     signature = random_signature(rng)
     kind, sources, targets = _layouts(on, signature, random_signature(rng, signature.outputs[0]))
     moves = on.moves(kind)
-    bounds = moves.bounds(sources, targets)
+    least = moves.bounds(sources, targets)
     for _ in range(12):
         row, column = rng.randrange(len(sources)), rng.randrange(len(targets))
         source, target = int(sources[row]), int(targets[column])
         seconds = move_seconds(on.pool, moves.layout(source), moves.layout(target), kind.dtype.bitwidth)
         assert moves.exact(source, target) == pytest.approx(seconds, rel=1e-9, abs=1e-15)
-        assert bounds[row, column] <= seconds * (1 + 1e-9)
+        assert least[row, column] <= seconds * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("seed", _KNOWN)
@@ -66,6 +67,23 @@ def test_moves_that_were_wrong_once(seed: int) -> None:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_bounds_of_moves_hold_and_what_is_called_exact_is(seed: int) -> None:
     _check_moves(seed)
+
+
+@settings(deadline=None, max_examples=60, derandomize=True, database=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_bounds_are_the_same_dimension_by_dimension_and_layout_by_layout(seed: int) -> None:
+    """As on large sets, of which only small ones are tried here."""
+    rng = random.Random(seed)
+    on = _set(rng, seed)
+    signature = random_signature(rng)
+    kind, sources, targets = _layouts(on, signature, random_signature(rng, signature.outputs[0]))
+    moves = on.moves(kind)
+    together = moves.bounds(sources, targets)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bounds, "_FEW", 0)
+        patch.setattr(bounds, "_AT_ONCE", 1)
+        apart = moves.bounds(sources, targets)
+    np.testing.assert_allclose(apart, together, rtol=1e-12)
 
 
 @settings(deadline=None, max_examples=100, derandomize=True, database=None)
@@ -86,13 +104,13 @@ def test_bounds_of_moves_between_sets_hold(seed: int) -> None:
     both = Moves(pool, kind.shape, kind.dtype.bitwidth, (*first.members, *second.members))
     held = both.register(first.moves(kind).boxes(sources), first.members)
     wanted = both.register(second.moves(kind).boxes(targets), second.members)
-    bounds = both.bounds(held, wanted)
+    least = both.bounds(held, wanted)
     for _ in range(12):
         row, column = rng.randrange(len(held)), rng.randrange(len(wanted))
         source, target = both.layout(int(held[row])), both.layout(int(wanted[column]))
         seconds = move_seconds(pool, source, target, kind.dtype.bitwidth)
         assert both.exact(int(held[row]), int(wanted[column])) == pytest.approx(seconds, rel=1e-9, abs=1e-15)
-        assert bounds[row, column] <= seconds * (1 + 1e-9)
+        assert least[row, column] <= seconds * (1 + 1e-9)
         latency_s, s_per_byte = crossing(pool, first.members, second.members)
         needed = hull([box for box in target.boxes if box is not None])
         if all(box in (None, needed) for box in target.boxes) and needed is not None:
