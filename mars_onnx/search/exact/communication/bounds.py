@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.communication.ports import Ports
+from mars_onnx.search.exact.communication.sides import Sides, numbered, volumes
 from mars_onnx.search.exact.strategies.space import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -21,17 +22,21 @@ _AT_ONCE = 50_000
 _FEW = 10_000
 
 
-def move_bounds(held: IntArray, needed: IntArray, port: Ports, bits: int) -> FloatArray:
-    """Seconds at least from layouts to layouts, ``[A, B]``: every member takes in what it lacks, and waits for it.
+def move_bounds(sources: Sides, targets: Sides, port: Ports, bits: int) -> FloatArray:
+    """Seconds at least from ``A`` layouts to ``B`` layouts: every member takes in what it lacks, and waits for it.
 
     Args:
-        held: Boxes ``[A, members, rank, 2]``.
-        needed: Boxes ``[B, members, rank, 2]``.
+        sources: What is held.
+        targets: What is needed.
         port: How fast data comes to the members.
         bits: Width of an element.
+
+    Returns:
+        ``[A, B]``.
     """
-    moves = _Moves(held, needed, port, bits / 8)
-    several = max(1, _AT_ONCE // (needed.shape[0] * needed.shape[1]))
+    held, needed = sources.held, targets.needed
+    moves = _Moves(held, needed, sources.members, port, bits / 8)
+    several = max(1, _AT_ONCE // (len(needed) * sources.members))
     return np.concatenate([moves.seconds(slice(start, start + several)) for start in range(0, len(held), several)])
 
 
@@ -47,15 +52,14 @@ class _Moves:
     Who holds nothing gets messages at the end, from those who have gained something by then, if anybody has.
     """
 
-    def __init__(self, held: IntArray, needed: IntArray, port: Ports, width: float) -> None:
-        """Between layouts as for :func:`move_bounds`, with so many bytes an element."""
-        self._port, self._width, self._members = port, width, held.shape[1]
-        self._clusters = _clusters(held, needed, port.group)
-        self._around = np.concatenate([held, self._clusters.around], axis=1)
-        self._wanted = np.concatenate([needed, self._clusters.wanted], axis=1)
-        self._there, self._number = _offers(held, needed)
-        self._empty = _volumes(held) == 0
-        self._volumes = _volumes(self._wanted)
+    def __init__(self, held: IntArray, needed: IntArray, members: int, port: Ports, width: float) -> None:
+        """From what is held to what is needed, of so many members and their clusters, with so many bytes an element."""
+        self._port, self._width, self._members = port, width, members
+        self._clusters = port.groups if held.shape[1] > members else ()
+        self._around, self._wanted = held, needed
+        self._there, self._number = _offers(held[:, :members], needed[:, :members])
+        self._empty = volumes(held[:, :members]) == 0
+        self._volumes = volumes(needed)
         few = len(held) * self._volumes.size <= _FEW
         self._axes = () if few else tuple(self._axis(dim) for dim in range(held.shape[2]))
 
@@ -90,7 +94,7 @@ class _Moves:
         seconds: FloatArray = (waits + lack * rate).max(axis=-1)
         # Who takes in what its cluster lacks waits for a message from afar instead of one from nearby.
         others = np.maximum(waits - port.least_latency_s, 2 * port.endpoint_latency_s)
-        for number, inside in enumerate(self._clusters.members):
+        for number, inside in enumerate(self._clusters):
             most = missing[..., members + number]
             across = _crossing(most, lack[..., inside], others[..., inside], port, inside)
             seconds = np.maximum(seconds, np.where(most > _ROUNDING, across, 0.0))
@@ -134,8 +138,13 @@ class _Gains:
 
     def between(self, rows: IntArray, columns: IntArray) -> _Gains:
         """What is said of kinds of layouts, as of layouts."""
-        pairs = rows[:, None], columns
-        return _Gains(self.kept[pairs], self.waits[pairs], self.messages[pairs], self.piece[pairs])
+        pairs = rows[:, None] * self.kept.shape[1] + columns
+
+        def of(gains: FloatArray) -> FloatArray:
+            # Taking rows of one long list is several times as fast as indexing by two dimensions.
+            return gains.reshape(-1, gains.shape[-1]).take(pairs, axis=0)
+
+        return _Gains(of(self.kept), of(self.waits), of(self.messages), of(self.piece))
 
     def add(self, other: _Gains) -> None:
         """Take in another dimension."""
@@ -225,85 +234,11 @@ def _patterns(ranges: IntArray) -> tuple[IntArray, IntArray]:
     return np.frombuffer(b"".join(found), np.int64).reshape(len(found), *rows.shape[1:]), at
 
 
-def _volumes(boxes: IntArray) -> FloatArray:
-    """Elements of boxes ``[..., rank, 2]``."""
-    volumes: FloatArray = np.maximum(boxes[..., 1] - boxes[..., 0], 0).prod(axis=-1).astype(np.float64)
-    return volumes
-
-
-def _numbered(boxes: IntArray) -> IntArray:
-    """A number per box ``[..., rank, 2]``, equal for those that are equal."""
-    number: IntArray = np.zeros(boxes.shape[:-2], np.int64)
-    room = 1
-    for column in np.moveaxis(boxes.reshape(*boxes.shape[:-2], -1), -1, 0):
-        size = int(column.max(initial=0)) + 1
-        if room * size > 1 << 62:
-            number = np.unique(number, return_inverse=True)[1].reshape(number.shape)
-            room = int(number.max(initial=0)) + 1
-        number, room = number * size + column, room * size
-    return number
-
-
 def _offers(held: IntArray, needed: IntArray) -> tuple[BoolArray, IntArray]:
     """Which boxes a layout holds, ``[A, boxes]``, and the number among these of what members need, ``[B, members]``."""
     flat = np.concatenate([held.reshape(-1, *held.shape[2:]), needed.reshape(-1, *needed.shape[2:])])
-    number = np.unique(_numbered(flat), return_inverse=True)[1]
+    number = np.unique(numbered(flat), return_inverse=True)[1]
     count = held.shape[0] * held.shape[1]
     there = np.zeros((len(held), int(number.max()) + 1), np.bool_)
     there[np.arange(len(held))[:, None], number[:count].reshape(held.shape[:2])] = True
     return there, number[count:].reshape(needed.shape[:2])
-
-
-@dataclass(frozen=True, eq=False)
-class _Clusters:
-    """Members that are near each other; none if all are.
-
-    Attributes:
-        members: Places of those of each.
-        around: Per cluster the box around all that it holds, ``[A, clusters, rank, 2]``.
-        wanted: Per cluster the box that its members need together; if that is none, the largest that one needs.
-    """
-
-    members: tuple[IntArray, ...]
-    around: IntArray
-    wanted: IntArray
-
-
-def _clusters(held: IntArray, needed: IntArray, group: IntArray) -> _Clusters:
-    places = tuple(np.flatnonzero(group == number) for number in np.unique(group))
-    if len(places) < 2:
-        return _Clusters((), held[:, :0], needed[:, :0])
-    count, rest = len(places), held.shape[2:]
-    around, wanted = np.empty((len(held), count, *rest), np.int64), np.empty((len(needed), count, *rest), np.int64)
-    for size in {len(inside) for inside in places}:
-        # Those of a size together.
-        numbers = [number for number, inside in enumerate(places) if len(inside) == size]
-        members = np.stack([places[number] for number in numbers])
-        around[:, numbers] = _hull(held[:, members].reshape(-1, size, *rest)).reshape(-1, len(numbers), *rest)
-        own = needed[:, members].reshape(-1, size, *rest)
-        largest = own[np.arange(len(own)), _volumes(own).argmax(axis=1)]
-        together = np.where(_complete(own)[:, None, None], _hull(own), largest)
-        wanted[:, numbers] = together.reshape(-1, len(numbers), *rest)
-    return _Clusters(places, around, wanted)
-
-
-def _hull(boxes: IntArray) -> IntArray:
-    """The box around some, ``[layouts, boxes, rank, 2]`` to ``[layouts, rank, 2]``."""
-    something = np.all(boxes[..., 0] < boxes[..., 1], axis=-1, keepdims=True)
-    low = np.where(something, boxes[..., 0], np.iinfo(np.int64).max).min(axis=1)
-    high = np.where(something, boxes[..., 1], 0).max(axis=1)
-    return np.stack([np.minimum(low, high), high], axis=-1)
-
-
-def _complete(boxes: IntArray) -> BoolArray:
-    """Whether boxes ``[layouts, boxes, rank, 2]`` fill the box around them, as all combinations of some ranges."""
-    low, high = boxes[..., 0], boxes[..., 1]
-    base = int(high.max(initial=0)) + 1
-    ranges = np.sort(low * base + high, axis=1)
-    start, stop = np.divmod(ranges, base)
-    joined = (start[:, 1:] <= np.maximum.accumulate(stop, axis=1)[:, :-1]).all(axis=(1, 2))
-    combinations = (1 + (ranges[:, 1:] != ranges[:, :-1]).sum(axis=1)).prod(axis=-1)
-    number = np.sort(_numbered(boxes), axis=1)
-    different = 1 + (number[:, 1:] != number[:, :-1]).sum(axis=1)
-    complete: BoolArray = (low < high).all(axis=(1, 2)) & joined & (different == combinations)
-    return complete

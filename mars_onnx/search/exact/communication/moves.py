@@ -17,6 +17,7 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.communication.bounds import move_bounds
 from mars_onnx.search.exact.communication.ports import ports
+from mars_onnx.search.exact.communication.sides import Sides, sides
 from mars_onnx.search.exact.work import BOUND, BOUND_TABLE, spend, spend_on_plan
 
 FloatArray = npt.NDArray[np.float64]
@@ -48,6 +49,7 @@ class Moves:
         self._members: list[tuple[int, ...]] = []
         self._exact: dict[tuple[int, int], float] = {}
         self._layouts: dict[int, Layout] = {}
+        self._sides: Sides | None = None
         #: Pairs in the order in which their costs became exact.
         self.log: list[tuple[int, int]] = []
 
@@ -104,12 +106,20 @@ class Moves:
         """Boxes of layouts, ``[layouts, ranks, rank, 2]``."""
         return np.stack([self._boxes[number] for number in numbers.tolist()])
 
+    def _every(self) -> Sides:
+        """All layouts by now, without dimensions that have nothing to cut."""
+        start = 0 if self._sides is None else len(self._sides.held)
+        if self._sides is None or start < len(self._boxes):
+            dims = [dim for dim, size in enumerate(self.shape) if size > 1] or [0]
+            more = sides(np.stack(self._boxes[start:])[:, :, dims], ports(self.pool, self.ranks))
+            self._sides = more if self._sides is None else self._sides.with_more(more)
+        return self._sides
+
     def bounds(self, sources: IntArray, targets: IntArray) -> FloatArray:
         """Seconds at least, ``[sources, targets]``; exact where that is known, and where nothing moves."""
-        held, needed = self.boxes(sources), self.boxes(targets)
         spend(BOUND, BOUND_TABLE + len(sources) * len(targets) * len(self.ranks))
-        port = ports(self.pool, self.ranks)
-        seconds = move_bounds(held, needed, port, self.bits)
+        port, every = ports(self.pool, self.ranks), self._every()
+        seconds = move_bounds(every.of(sources), every.of(targets), port, self.bits)
         columns = {int(number): place for place, number in enumerate(targets)}
         rows = {int(number): place for place, number in enumerate(sources)}
         for (source, target), value in self._exact.items():

@@ -48,6 +48,11 @@ class Ports:
     far_latency_s: FloatArray
 
     @cached_property
+    def groups(self) -> tuple[IntArray, ...]:
+        """Places of the members of every cluster."""
+        return tuple(np.flatnonzero(self.group == number) for number in np.unique(self.group))
+
+    @cached_property
     def least_latency_s(self) -> float:
         """Of any message."""
         return float(np.minimum(self.near_latency_s, self.far_latency_s).min())

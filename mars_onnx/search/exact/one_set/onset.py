@@ -181,9 +181,7 @@ class SetLayouts:
             None if boxes is None or kind is None else self.moves(kind).register(boxes, self.members)
             for boxes, kind in zip(space.resolved, signature.outputs, strict=True)
         )
-        partial = space.parts > 1
-        resolve = np.where(partial, self._resolve_bounds(space, signature), 0.0)
-        made = LayerLayouts(space, resolve, ~partial, needs, outs)
+        made = LayerLayouts(space, self._resolve_bounds(space, signature), space.parts <= 1, needs, outs)
         if self.tariff is not None:
             made.excess = self.tariff.excess(signature, space)
             made.toll = self.tariff.toll(signature, space, made.excess, self.members)
@@ -199,12 +197,15 @@ class SetLayouts:
 
     def _resolve_bounds(self, space: LayerSpace, signature: Signature) -> FloatArray:
         """Seconds at least to resolve partial sums, by what every way to do it has to move."""
-        port = ports(self.pool, self.members)
-        seconds = np.zeros(space.count)
+        seconds, rows = np.zeros(space.count), np.flatnonzero(space.parts > 1)
+        if not len(rows):
+            return seconds
+        port, parts, part, scattered = ports(self.pool, self.members), space.parts, space.part, space.scattered
         for boxes, kind in zip(space.resolved, signature.outputs, strict=True):
             if boxes is not None and kind is not None:
-                kept = np.maximum(boxes[..., 1] - boxes[..., 0], 0).prod(axis=-1) * (kind.dtype.bitwidth / 8)
-                seconds += resolution_bounds(kept, space, port)
+                own = boxes.take(rows, axis=0)
+                kept = np.maximum(own[..., 1] - own[..., 0], 0).prod(axis=-1) * (kind.dtype.bitwidth / 8)
+                seconds[rows] += resolution_bounds(kept, parts[rows], part[rows], scattered[rows], port)
         return seconds
 
     def entering(self, kind: TensorType) -> dict[int, Strategy]:

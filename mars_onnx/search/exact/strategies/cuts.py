@@ -145,7 +145,8 @@ def cuts(axes: tuple[Axis, ...], levels: Levels) -> Cuts:
     ranges: RangeArrays = {}
     parts, part = np.ones(len(ways), np.int64), np.zeros(digits.shape[:2], np.int64)
     for number, axis in enumerate(axes):
-        low, high, count, rank = _pieces(axis, ways[:, number], digits[..., number])
+        pieces = _pieces(axis, max(members, _SMALL_SET))
+        low, high, count, rank = pieces.of(ways[:, number], digits[..., number])
         low[first_only] = high[first_only] = 0
         ranges[axis.name] = low, high
         idle |= low >= high
@@ -157,18 +158,35 @@ def cuts(axes: tuple[Axis, ...], levels: Levels) -> Cuts:
     return Cuts(axes, factors, single, everything, ranges, idle, pattern, scatter, parts[pattern], part[pattern])
 
 
-def _pieces(axis: Axis, ways: IntArray, digits: IntArray) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-    """Starts and stops of pieces of an axis; per pattern how many are not empty, and which of these each is."""
-    low, high = np.zeros(digits.shape, np.int64), np.full(digits.shape, axis.size, np.int64)
-    count, rank = np.ones(len(ways), np.int64), np.zeros(digits.shape, np.int64)
-    for number in np.unique(ways).tolist() if (ways > 1).any() else ():
-        if number > 1:
-            rows = ways == number
-            pieces = np.asarray(cut(axis, (1,) * number), np.int64)
-            some = pieces[:, 0] < pieces[:, 1]
-            low[rows], high[rows] = pieces[:, 0][digits[rows]], pieces[:, 1][digits[rows]]
-            count[rows], rank[rows] = max(1, int(some.sum())), (np.cumsum(some) - some)[digits[rows]]
-    return low, high, count, rank
+@dataclass(frozen=True, eq=False)
+class _Pieces:
+    """An axis, cut into any number of pieces up to some: piece ``d`` of ``n`` is at place ``n (n - 1) / 2 + d``.
+
+    Attributes:
+        low: Where each starts.
+        high: Where each stops.
+        rank: How many before it are not empty.
+        count: By the number of pieces, how many of them are not empty; at least 1.
+    """
+
+    low: IntArray
+    high: IntArray
+    rank: IntArray
+    count: IntArray
+
+    def of(self, ways: IntArray, digits: IntArray) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+        """Starts and stops of pieces; per pattern how many are not empty, and which of these each is."""
+        place = (ways * (ways - 1) // 2)[:, None] + digits
+        return self.low.take(place), self.high.take(place), self.count.take(ways), self.rank.take(place)
+
+
+@lru_cache(maxsize=8192)
+def _pieces(axis: Axis, most: int) -> _Pieces:
+    every = [np.asarray(cut(axis, (1,) * number), np.int64) for number in range(1, most + 1)]
+    some = [pieces[:, 0] < pieces[:, 1] for pieces in every]
+    low, high = np.concatenate(every).T
+    rank = np.concatenate([np.cumsum(own) - own for own in some])
+    return _Pieces(low, high, rank, np.asarray([1, *(max(1, int(own.sum())) for own in some)]))
 
 
 def _resolved(axes: tuple[Axis, ...], ways: IntArray) -> tuple[IntArray, IntArray]:
