@@ -57,7 +57,7 @@ class _Moves:
         self._port, self._width, self._members = port, width, members
         self._clusters = port.groups if held.shape[1] > members else ()
         self._around, self._wanted = held, needed
-        self._there, self._number = _offers(held[:, :members], needed[:, :members])
+        self._lacks, self._number = _offers(held[:, :members], needed[:, :members])
         self._empty = volumes(held[:, :members]) == 0
         self._volumes = volumes(needed)
         few = len(held) * self._volumes.size <= _FEW
@@ -66,16 +66,15 @@ class _Moves:
     def _axis(self, dim: int) -> tuple[IntArray, IntArray, _Gains]:
         """One dimension: of what kind every layout is in it, for many are alike, and what kinds gain of each other."""
         (held, rows), (needed, columns) = _patterns(self._around[:, :, dim]), _patterns(self._wanted[:, :, dim])
-        held, needed = held[:, :, None], needed[:, :, None]
-        piece = _piece_along(held[:, : self._members, 0], needed[:, : self._members, 0])
-        return rows, columns, _gains(held, needed, piece[..., None], self._port).together()
+        piece = _piece_along(held[:, : self._members], needed[:, : self._members])
+        ranges = _ranges(held[:, :, None]), _ranges(needed[:, :, None])
+        return rows, columns, _gains(*ranges, piece[None], self._port).together()
 
     def _gained(self, rows: slice) -> _Gains:
         """What some of the layouts gain to all others."""
         if not self._axes:
-            around = self._around[rows]
-            piece = _piece(around[:, : self._members], self._wanted[:, : self._members])
-            return _gains(around, self._wanted, piece, self._port).together()
+            held, needed = _ranges(self._around[rows]), _ranges(self._wanted)
+            return _gains(held, needed, _piece(held, needed, self._members), self._port).together()
         kinds, others, first = self._axes[0]
         gained = first.between(kinds[rows], others)
         for kinds, others, gains in self._axes[1:]:
@@ -96,7 +95,7 @@ class _Moves:
         others = np.maximum(waits - port.least_latency_s, 2 * port.endpoint_latency_s)
         for number, inside in enumerate(self._clusters):
             most = missing[..., members + number]
-            across = _crossing(most, lack[..., inside], others[..., inside], port, inside)
+            across = _crossing(most, lack.take(inside, axis=-1), others.take(inside, axis=-1), port, inside)
             seconds = np.maximum(seconds, np.where(most > _ROUNDING, across, 0.0))
         return seconds
 
@@ -105,7 +104,7 @@ class _Moves:
         ends, latency_s = self._port.endpoint_latency_s, self._port.least_latency_s
         sources = np.ceil(lack * (1 - _ROUNDING) / np.maximum(gained.piece, 1))
         once = _rounds(sources, self._port) * (latency_s + ends) + ends
-        beside = (gained.kept[..., : self._members] > 0) & ~self._there[rows][:, self._number]
+        beside = (gained.kept[..., : self._members] > 0) & self._lacks[rows].take(self._number, axis=1)
         single = np.maximum(sources, gained.messages * beside) * (latency_s + 2 * ends)
         waits: FloatArray = np.minimum(np.maximum(gained.waits, once), single)
         empty = self._empty[rows][:, None]
@@ -117,7 +116,7 @@ class _Moves:
 
 @dataclass(frozen=True, eq=False)
 class _Gains:
-    """What boxes of layouts gain from each other, ``[A, B, boxes or members]``, or the same per dimension.
+    """What boxes of layouts gain from each other, ``[A, B, boxes or members]``, or the same per dimension, first.
 
     Attributes:
         kept: Elements that a box keeps, of members and of clusters; or how long it is.
@@ -132,9 +131,8 @@ class _Gains:
     piece: FloatArray
 
     def together(self) -> _Gains:
-        """Of all dimensions, which come last."""
-        kept, piece = self.kept.prod(axis=-1), self.piece.prod(axis=-1)
-        return _Gains(kept, self.waits.sum(axis=-1), self.messages.sum(axis=-1), piece)
+        """Of all dimensions."""
+        return _Gains(self.kept.prod(axis=0), self.waits.sum(axis=0), self.messages.sum(axis=0), self.piece.prod(axis=0))
 
     def between(self, rows: IntArray, columns: IntArray) -> _Gains:
         """What is said of kinds of layouts, as of layouts."""
@@ -154,34 +152,34 @@ class _Gains:
         np.multiply(self.piece, other.piece, out=self.piece)
 
 
-def _gains(held: IntArray, needed: IntArray, piece: IntArray, port: Ports) -> _Gains:
-    """Per dimension, from boxes ``[A, boxes, rank, 2]`` and ``[B, boxes, rank, 2]``; the first are those of members.
+def _gains(held: _Ranges, needed: _Ranges, piece: FloatArray, port: Ports) -> _Gains:
+    """Per dimension, of ``A`` layouts that are held and ``B`` that are needed; the first boxes are those of members.
 
     Args:
         held: What is held.
         needed: What is needed.
-        piece: How much of that one member has at most, ``[A, B, members, rank]``.
+        piece: How much of that one member has at most, ``[rank, A, B, members]``.
         port: How fast data comes to them.
     """
-    members = piece.shape[2]
-    low, high = held[:, None, ..., 0], held[:, None, ..., 1]
-    start, stop = needed[..., 0], needed[..., 1]
-    common = _overlap(low, high, start, stop).astype(np.float64)
-    low, high, start, stop = low[:, :, :members], high[:, :, :members], start[:, :members], stop[:, :members]
-    longest = np.maximum((high - low).max(axis=2, keepdims=True), 1)
+    members = piece.shape[-1]
+    low, high = held.low[:, :, None], held.high[:, :, None]
+    start, stop = needed.low[:, None], needed.high[:, None]
+    common = _overlap(low, high, start, stop)
+    low, high, start, stop = low[..., :members], high[..., :members], start[..., :members], stop[..., :members]
+    longest = np.maximum((high - low).max(axis=-1, keepdims=True), 1)
     before = np.maximum(np.minimum(low, stop) - start, 0)
     behind = np.maximum(stop - np.maximum(high, start), 0)
-    messages = (-(-before // longest) - (-behind // longest)).astype(np.float64)
+    messages = np.ceil(before / longest) + np.ceil(behind / longest)
     ends = port.endpoint_latency_s
-    rounds = _rounds(messages, port).astype(np.float64)
-    collective_s = port.chunks * (rounds * (port.least_latency_s + ends) + ends)
-    return _Gains(common, np.where(messages > 0, collective_s, 0.0), messages, piece.astype(np.float64))
+    collective_s = port.chunks * (_rounds(messages, port) * (port.least_latency_s + ends) + ends)
+    return _Gains(common, np.where(messages > 0, collective_s, 0.0), messages, piece)
 
 
-def _rounds(sources: FloatArray, port: Ports) -> IntArray:
+def _rounds(sources: FloatArray, port: Ports) -> FloatArray:
     """Rounds at least until something of so many others is there: with one message at a time, log2(1 + n)."""
     # The exponent of a number is how often it can be halved.
-    return np.frexp(sources)[1] if port.one_port else (sources > 0).astype(np.int64)
+    rounds: FloatArray = (np.frexp(sources)[1] if port.one_port else sources > 0).astype(np.float64)
+    return rounds
 
 
 def _crossing(missing: FloatArray, lack: FloatArray, others: FloatArray, port: Ports, inside: IntArray) -> FloatArray:
@@ -204,26 +202,48 @@ def _crossing(missing: FloatArray, lack: FloatArray, others: FloatArray, port: P
     return seconds
 
 
-def _piece(held: IntArray, needed: IntArray) -> IntArray:
-    """The most that any member has of what each needs, ``[A, B, members, rank]``, from boxes of members."""
-    low, high = held[:, None, None, ..., 0], held[:, None, None, ..., 1]
-    found: IntArray = _overlap(low, high, needed[:, :, None, :, 0], needed[:, :, None, :, 1]).max(axis=3)
+@dataclass(frozen=True, eq=False)
+class _Ranges:
+    """Boxes ``[layouts, boxes, rank, 2]`` as numbers with fractions: processors are quicker at these.
+
+    Attributes:
+        low: Where they start, ``[rank, layouts, boxes]``.
+        high: Where they stop.
+    """
+
+    low: FloatArray
+    high: FloatArray
+
+
+def _ranges(boxes: IntArray) -> _Ranges:
+    low, high = np.ascontiguousarray(boxes.transpose(3, 2, 0, 1), np.float64)
+    return _Ranges(low, high)
+
+
+def _piece(held: _Ranges, needed: _Ranges, members: int) -> FloatArray:
+    """The most that any member has of what each needs, ``[rank, A, B, members]``."""
+    low, high = held.low[:, :, :members, None, None], held.high[:, :, :members, None, None]
+    start, stop = needed.low[:, None, None, :, :members], needed.high[:, None, None, :, :members]
+    found: FloatArray = _overlap(low, high, start, stop).max(axis=2)
     return found
 
 
-def _piece_along(held: IntArray, needed: IntArray) -> IntArray:
+def _piece_along(held: IntArray, needed: IntArray) -> FloatArray:
     """The same of one dimension, ``[A, B, members]``, by distinct ranges: members are many here."""
     size = int(needed.max(initial=0)) + 1
     ranges, at = np.unique(needed[..., 0] * size + needed[..., 1], return_inverse=True)
-    start, stop = np.divmod(ranges, size)
-    found: IntArray = _overlap(held[..., :1], held[..., 1:], start, stop).max(axis=1)[:, at.reshape(needed.shape[:2])]
+    start, stop = (own.astype(np.float64) for own in np.divmod(ranges, size))
+    low, high = held[..., :1].astype(np.float64), held[..., 1:].astype(np.float64)
+    most = _overlap(low, high, start, stop).max(axis=1)
+    found: FloatArray = most.take(at.reshape(needed.shape[:2]), axis=1)
     return found
 
 
-def _overlap(low: IntArray, high: IntArray, start: IntArray, stop: IntArray) -> IntArray:
+def _overlap(low: FloatArray, high: FloatArray, start: FloatArray, stop: FloatArray) -> FloatArray:
     """Length of what two ranges have in common."""
-    length: IntArray = np.maximum(np.minimum(high, stop) - np.maximum(low, start), 0)
-    return length
+    length = np.minimum(high, stop)
+    length -= np.maximum(low, start)
+    return np.maximum(length, 0.0, out=length)
 
 
 def _patterns(ranges: IntArray) -> tuple[IntArray, IntArray]:
@@ -235,10 +255,10 @@ def _patterns(ranges: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def _offers(held: IntArray, needed: IntArray) -> tuple[BoolArray, IntArray]:
-    """Which boxes a layout holds, ``[A, boxes]``, and the number among these of what members need, ``[B, members]``."""
+    """Which boxes a layout lacks, ``[A, boxes]``, and the number among these of what members need, ``[B, members]``."""
     flat = np.concatenate([held.reshape(-1, *held.shape[2:]), needed.reshape(-1, *needed.shape[2:])])
     number = np.unique(numbered(flat), return_inverse=True)[1]
     count = held.shape[0] * held.shape[1]
-    there = np.zeros((len(held), int(number.max()) + 1), np.bool_)
-    there[np.arange(len(held))[:, None], number[:count].reshape(held.shape[:2])] = True
-    return there, number[count:].reshape(needed.shape[:2])
+    lacks = np.ones((len(held), int(number.max()) + 1), np.bool_)
+    lacks[np.arange(len(held))[:, None], number[:count].reshape(held.shape[:2])] = False
+    return lacks, number[count:].reshape(needed.shape[:2])
