@@ -7,6 +7,7 @@ replaces a coarser one by a change in a design file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
@@ -142,6 +143,18 @@ class Workload:
         if extents:
             raise TypeError(f"a workload has no {', '.join(sorted(extents))}")
         return Workload(**arrays)
+
+    @staticmethod
+    def joined(works: Sequence[Workload]) -> Workload:
+        """Several workloads, one after the other, in one dimension."""
+        return Workload(
+            **{
+                name: np.concatenate(
+                    [getattr(work, name).reshape(-1, *([SPATIAL_DIMENSIONS] if name in _SPATIAL else [])) for work in works]
+                )
+                for name in Workload.__slots__
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)

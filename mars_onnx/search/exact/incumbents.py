@@ -12,7 +12,7 @@ from mars_onnx.search.comparators.h2h import h2h
 from mars_onnx.search.comparators.single import single
 from mars_onnx.search.comparators.uniform import uniform
 from mars_onnx.search.exact.chain.segments import inputs_of
-from mars_onnx.search.exact.strategies.shares import least_compute
+from mars_onnx.search.exact.strategies.shares import ShareTables
 from mars_onnx.search.greedy import greedy_mapping
 from mars_onnx.search.method import Choose, Objective, SearchOptions
 from mars_onnx.search.problem import Problem
@@ -44,9 +44,10 @@ def _whole_layers_at_least(problem: Problem, pool: Pool, objective: Objective) -
     """Seconds that every mapping of whole layers onto single accelerators takes: its compute alone."""
     least: dict[Signature, float] = {}
     ready: list[float] = []
+    shares = ShareTables(pool, [()], (layer.signature for layer in problem.layers))
     for layer in problem.layers:
         if layer.signature not in least:
-            least[layer.signature] = _whole_at_least(pool, layer.signature)
+            least[layer.signature] = _whole_at_least(pool, shares, layer.signature)
         before = max((ready[source.layer] for source in inputs_of(layer) if source.layer is not None), default=0.0)
         ready.append(before + least[layer.signature])
     if objective is Objective.LATENCY:
@@ -55,14 +56,13 @@ def _whole_layers_at_least(problem: Problem, pool: Pool, objective: Objective) -
     return max([sum(own) / pool.size, *own])
 
 
-def _whole_at_least(pool: Pool, signature: Signature) -> float:
+def _whole_at_least(pool: Pool, shares: ShareTables, signature: Signature) -> float:
     """Seconds of a layer on the accelerator and in the design that is best at it; infinite if none can run it."""
-    single = ((),)
     found = [float("inf")]
     for rank in {twin(pool, rank) for rank in range(pool.size)}:
         for design in pool.accelerators[rank].designs:
             try:
-                found.append(least_compute(pool, signature, single, single[0], (rank,), (design.name,)))
+                found.append(shares.least_compute(signature, (), (rank,), (design.name,)))
             except InputError:
                 continue
     return min(found)

@@ -13,7 +13,7 @@ from mars_onnx.cost.shares import share_seconds
 from mars_onnx.errors import InputError
 from mars_onnx.geometry import Layout
 from mars_onnx.search.exact.strategies.cuts import strategies
-from mars_onnx.search.exact.strategies.shares import compute_seconds
+from mars_onnx.search.exact.strategies.shares import ShareTables
 from mars_onnx.search.exact.strategies.space import layer_space
 from mars_onnx.search.exact.ways.shapes import Shapes
 from mars_onnx.sharding.lowering import lower, lower_all
@@ -74,10 +74,12 @@ def test_shares_take_as_long_as_one_at_a_time(seed: int) -> None:
     sets = [tuple(range(size)) for size in sizes]
     family = tuple(sorted({Shapes(pool).levels(members) for members in sets}))
     signature = random_signature(rng)
+    # Priced alone, or together with others.
+    shares = ShareTables(pool, family, [random_signature(rng), signature] if rng.random() < 0.5 else ())
     for members in sets:
         levels, designs = Shapes(pool).levels(members), ("cpu_avx2",) * len(members)
         space = layer_space(signature, levels)
-        seconds = compute_seconds(pool, signature, family, levels, members, designs)
+        seconds = shares.compute_seconds(signature, levels, members, designs)
         for row in rng.sample(range(space.count), min(10, space.count)):
             expected = max(share_seconds(pool, signature, space.strategy(row), members, designs))
             assert seconds[space.cuts.pattern[row]] == pytest.approx(expected, rel=1e-12)

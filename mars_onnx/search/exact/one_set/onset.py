@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from mars_onnx.search.exact.communication.moves import BoolArray, Clock, FloatAr
 from mars_onnx.search.exact.communication.ports import ports
 from mars_onnx.search.exact.communication.resolutions import resolution_bounds
 from mars_onnx.search.exact.strategies.cuts import Levels
-from mars_onnx.search.exact.strategies.shares import Family, compute_seconds
+from mars_onnx.search.exact.strategies.shares import ShareTables
 from mars_onnx.search.exact.strategies.space import LayerSpace, layer_space
 from mars_onnx.search.exact.strategies.tariff import Tariff
 from mars_onnx.search.exact.work import COMPUTE, COMPUTE_LAYER, STRATEGY, STRATEGY_LAYER, spend, spend_on_plan
@@ -134,14 +135,14 @@ class SetLayouts:
         members: Their ranks.
         levels: Sizes of the levels that they form, outermost first.
         tariff: What memory costs, if it does.
-        family: Levels of sets that will be asked for too; none if nobody knows.
+        shares: What their shares take to compute; by default of these levels alone.
     """
 
     pool: Pool
     members: tuple[int, ...]
     levels: Levels
     tariff: Tariff | None = None
-    family: Family = ()
+    shares: ShareTables | None = None
     _moves: dict[tuple[tuple[int, ...], int], Moves] = field(default_factory=dict)
     _layers: dict[Signature, LayerLayouts] = field(default_factory=dict)
     _identity: dict[tuple[tuple[int, ...], int], tuple[IntArray, IntArray]] = field(default_factory=dict)
@@ -154,6 +155,11 @@ class SetLayouts:
     def version(self) -> int:
         """Grows whenever a cost has become exact."""
         return self._clock.now
+
+    @cached_property
+    def every_share(self) -> ShareTables:
+        """What shares take to compute."""
+        return self.shares or ShareTables(self.pool, (self.levels,))
 
     def moves(self, kind: TensorType) -> Moves:
         """Layouts of tensors of a type."""
@@ -315,8 +321,7 @@ class OnSet:
         if signature not in self._layers:
             layouts, own = self.layouts.layer(signature), self.layouts
             spend(COMPUTE, COMPUTE_LAYER + layouts.space.count * len(own.members))
-            family = own.family or (own.levels,)
-            by_pattern = compute_seconds(own.pool, signature, family, own.levels, own.members, self.designs)
+            by_pattern = own.every_share.compute_seconds(signature, own.levels, own.members, self.designs)
             rings = [
                 layer_seconds(own.pool, signature, strategy, own.members, self.designs)
                 for strategy in layouts.space.rings

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,6 +12,7 @@ import numpy as np
 from mars_onnx.cost.performance import Workload, performance_model
 from mars_onnx.cost.shares import twin
 from mars_onnx.cost.workload import workload
+from mars_onnx.errors import InputError
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import Axis, IntArray
 from mars_onnx.rules.base import Signature
@@ -18,50 +20,95 @@ from mars_onnx.rules.registry import rule_for
 from mars_onnx.search.exact.strategies.cuts import Levels, RangeArrays, cuts
 from mars_onnx.search.exact.strategies.space import FloatArray, sound_cuts
 
-#: Levels of the sets whose shares are priced together.
-Family = tuple[Levels, ...]
+#: An accelerator among those that are like it, and its design.
+_Kind = tuple[int, str]
 
 
-def compute_seconds(
-    pool: Pool, signature: Signature, family: Family, levels: Levels, members: Sequence[int], designs: Sequence[str]
-) -> FloatArray:
-    """Seconds of the longest share, per pattern of the strategies that a rule has no objection to.
+class ShareTables:
+    """What the shares of layers take to compute on sets of some shapes; each layer's different ones are priced once."""
 
-    Args:
-        pool: Where the accelerators are described.
-        signature: Of the layer.
-        family: Levels of sets that will be asked for, these among them.
-        levels: Of the set.
-        members: The set.
-        designs: Per member what it is configured as.
-    """
-    number = _shares(rule_for(signature).axes, family).number[levels][sound_cuts(signature, levels).origin]
-    kinds = [(twin(pool, rank), design) for rank, design in zip(members, designs, strict=True)]
-    if len(set(kinds)) == 1:
-        alike: FloatArray = _seconds(pool, signature, family, *kinds[0])[number].max(axis=1)
-        return alike
-    columns = [_seconds(pool, signature, family, *kind)[number[:, place]] for place, kind in enumerate(kinds)]
-    longest: FloatArray = np.max(columns, axis=0)
-    return longest
+    def __init__(self, pool: Pool, family: Iterable[Levels], signatures: Iterable[Signature] = ()) -> None:
+        """For sets of a pool.
 
+        Args:
+            pool: Where the accelerators are described.
+            family: Levels of the sets that are going to be asked for.
+            signatures: Layers that are; these are priced together. Others can be asked for, too.
+        """
+        self._pool, self._family = pool, tuple(family)
+        self._signatures = tuple(dict.fromkeys(signatures))
+        self._priced: dict[_Kind, dict[Signature, FloatArray]] = {}
+        self._least: dict[tuple[Signature, _Kind], dict[Levels, float]] = {}
 
-@lru_cache(maxsize=65536)
-def least_compute(
-    pool: Pool, signature: Signature, family: Family, levels: Levels, members: tuple[int, ...], designs: tuple[str, ...]
-) -> float:
-    """Seconds of the strategy that computes fastest."""
-    kinds = {(twin(pool, rank), design) for rank, design in zip(members, designs, strict=True)}
-    if len(kinds) == 1:
-        return _least_if_alike(pool, signature, family, *kinds.pop())[levels]
-    return float(compute_seconds(pool, signature, family, levels, members, designs).min())
+    def compute_seconds(
+        self, signature: Signature, levels: Levels, members: Sequence[int], designs: Sequence[str]
+    ) -> FloatArray:
+        """Seconds of the longest share, per pattern of the strategies that a rule has no objection to.
 
+        Args:
+            signature: Of the layer.
+            levels: Of the set.
+            members: The set.
+            designs: Per member what it is configured as.
+        """
+        number = _shares(rule_for(signature).axes, self._family).number[levels][sound_cuts(signature, levels).origin]
+        kinds = self._kinds(members, designs)
+        if len(set(kinds)) == 1:
+            alike: FloatArray = self._seconds(signature, kinds[0]).take(number).max(axis=1)
+            return alike
+        columns = [self._seconds(signature, kind).take(number[:, place]) for place, kind in enumerate(kinds)]
+        longest: FloatArray = np.max(columns, axis=0)
+        return longest
 
-@lru_cache(maxsize=8192)
-def _least_if_alike(pool: Pool, signature: Signature, family: Family, rank: int, design: str) -> dict[Levels, float]:
-    """The same on sets of all levels whose members are alike."""
-    every = _every_share(signature, family)
-    longest = np.maximum.reduceat(_seconds(pool, signature, family, rank, design)[every.number], every.rows)
-    return dict(zip(family, np.minimum.reduceat(longest, every.starts).tolist(), strict=True))
+    def least_compute(
+        self, signature: Signature, levels: Levels, members: Sequence[int], designs: Sequence[str]
+    ) -> float:
+        """Seconds of the strategy that computes fastest; see :meth:`compute_seconds`."""
+        kinds = set(self._kinds(members, designs))
+        if len(kinds) == 1:
+            return self._least_if_alike(signature, kinds.pop())[levels]
+        return float(self.compute_seconds(signature, levels, members, designs).min())
+
+    def _kinds(self, members: Sequence[int], designs: Sequence[str]) -> list[_Kind]:
+        return [(twin(self._pool, rank), design) for rank, design in zip(members, designs, strict=True)]
+
+    def _least_if_alike(self, signature: Signature, kind: _Kind) -> dict[Levels, float]:
+        """The same on sets of all levels whose members are alike."""
+        if (signature, kind) not in self._least:
+            every = _every_share(signature, self._family)
+            longest = np.maximum.reduceat(self._seconds(signature, kind).take(every.number), every.rows)
+            least = np.minimum.reduceat(longest, every.starts).tolist()
+            self._least[signature, kind] = dict(zip(self._family, least, strict=True))
+        return self._least[signature, kind]
+
+    def _seconds(self, signature: Signature, kind: _Kind) -> FloatArray:
+        """Per share its seconds, and none for nothing to do.
+
+        Raises:
+            InputError: The design cannot run the layer.
+        """
+        if kind not in self._priced:
+            # Of a design that refuses one of them, each is asked for alone: the others may well be what is wanted.
+            with suppress(InputError):
+                self._priced[kind] = self._estimated(self._signatures, kind)
+        known = self._priced.setdefault(kind, {})
+        if signature not in known:
+            known |= self._estimated([signature], kind)
+        return known[signature]
+
+    def _estimated(self, signatures: Sequence[Signature], kind: _Kind) -> dict[Signature, FloatArray]:
+        rank, design = kind
+        accelerator = self._pool.accelerators[rank]
+        found = accelerator.design(design)
+        if found is None:
+            raise ValueError(f"{accelerator.id} cannot take the design {design!r}")
+        if not signatures:
+            return {}
+        works = [_work(signature, self._family) for signature in signatures]
+        work = Workload.joined(works)
+        total = np.broadcast_to(performance_model(found, accelerator).estimate(work).total_s, work.shape)
+        pieces = np.split(total, np.cumsum([own.elements.size for own in works[:-1]]))
+        return {own: np.append(seconds, 0.0) for own, seconds in zip(signatures, pieces, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +127,7 @@ class _EveryShare:
 
 
 @lru_cache(maxsize=2048)
-def _every_share(signature: Signature, family: Family) -> _EveryShare:
+def _every_share(signature: Signature, family: tuple[Levels, ...]) -> _EveryShare:
     shares = _shares(rule_for(signature).axes, family)
     every = [shares.number[levels][sound_cuts(signature, levels).origin] for levels in family]
     sizes = np.concatenate([np.full(len(own), own.shape[1]) for own in every])
@@ -103,7 +150,7 @@ class _Shares:
 
 
 @lru_cache(maxsize=2048)
-def _shares(axes: tuple[Axis, ...], family: Family) -> _Shares:
+def _shares(axes: tuple[Axis, ...], family: tuple[Levels, ...]) -> _Shares:
     every = [cuts(axes, levels) for levels in family]
     number = np.zeros(sum(own.idle.size for own in every), np.int64)
     bounds: list[tuple[IntArray, IntArray]] = []
@@ -134,19 +181,6 @@ def _shares(axes: tuple[Axis, ...], family: Family) -> _Shares:
 
 
 @lru_cache(maxsize=2048)
-def _work(signature: Signature, family: Family) -> Workload:
+def _work(signature: Signature, family: tuple[Levels, ...]) -> Workload:
     rule = rule_for(signature)
     return workload(rule, _shares(rule.axes, family).ranges)
-
-
-@lru_cache(maxsize=8192)
-def _seconds(pool: Pool, signature: Signature, family: Family, rank: int, design: str) -> FloatArray:
-    """Per share its seconds, and none for nothing to do."""
-    accelerator = pool.accelerators[rank]
-    found = accelerator.design(design)
-    if found is None:
-        raise ValueError(f"{accelerator.id} cannot take the design {design!r}")
-    total = performance_model(found, accelerator).estimate(_work(signature, family)).total_s
-    ranges = _shares(rule_for(signature).axes, family).ranges
-    count = len(next(iter(ranges.values()))[0]) if ranges else 1
-    return np.append(np.broadcast_to(total, count), 0.0)

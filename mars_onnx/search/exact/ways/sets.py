@@ -22,7 +22,7 @@ from mars_onnx.search.exact.one_set.onset import OnSet, SetLayouts
 from mars_onnx.search.exact.one_set.runs import Runs, runs_at_least, runs_of
 from mars_onnx.search.exact.one_set.takers import needs_of
 from mars_onnx.search.exact.strategies.least import least_seconds
-from mars_onnx.search.exact.strategies.shares import Family, least_compute
+from mars_onnx.search.exact.strategies.shares import ShareTables
 from mars_onnx.search.exact.strategies.tariff import Tariff
 from mars_onnx.search.exact.ways.shapes import Place, Shapes
 from mars_onnx.search.exact.work import LEAST, kinds_of, spend
@@ -63,7 +63,7 @@ class Sets:
     _between: dict[tuple[object, ...], Moves] = field(default_factory=dict)
     _surplus: tuple[int, FloatArray] | None = None
     _least_of: dict[State, FloatArray] = field(default_factory=dict)
-    _small: Family | None = None
+    _small: ShareTables | None = None
     _needed: dict[int, float] = field(default_factory=dict)
     _placed: dict[tuple[int, ...], list[State]] = field(default_factory=dict)
     _kinds: dict[tuple[object, ...], int] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class Sets:
             likeness = self.shapes.likeness(members)
             if likeness not in self._layouts:
                 levels = self.shapes.levels(members)
-                self._layouts[likeness] = SetLayouts(self.pool, members, levels, self.tariff, self._family(members))
+                self._layouts[likeness] = SetLayouts(self.pool, members, levels, self.tariff, self._shares(members))
             self._known[key] = SegmentTables(self.chain, OnSet(self._layouts[likeness], state.designs), self.check)
         return self._known[key]
 
@@ -208,12 +208,12 @@ class Sets:
         kinds = tuple((twin(self.pool, rank), design) for rank, design in zip(members, state.designs, strict=True))
         key = (kinds, self.shapes.levels(members))
         if key not in self._least:
-            layers, family, levels = self.chain.problem.layers, self._family(members), self.shapes.levels(members)
+            layers, shares, levels = self.chain.problem.layers, self._shares(members), self.shapes.levels(members)
             spend(LEAST, kinds_of(self.chain.problem) * len(members))
 
             def least(signature: Signature) -> float:
-                if self.tariff is None and family:
-                    return least_compute(self.pool, signature, family, levels, members, state.designs)
+                if self.tariff is None and shares is not None:
+                    return shares.least_compute(signature, levels, members, state.designs)
                 return least_seconds(self.pool, signature, frozenset(kinds), len(members))
 
             self._least[key] = np.asarray(
@@ -221,13 +221,14 @@ class Sets:
             )
         return self._least[key]
 
-    def _family(self, members: tuple[int, ...]) -> Family:
-        """The levels of all small sets, if this is one of them: they are not many, so that all are priced at once."""
+    def _shares(self, members: tuple[int, ...]) -> ShareTables | None:
+        """What shares take to compute on all small sets, if this is one: they are not many, and are priced at once."""
         if len(members) > _SMALL:
-            return ()
+            return None
         if self._small is None:
             small = (state.place.members for state in self.start())
-            self._small = tuple(sorted({self.shapes.levels(own) for own in small if len(own) <= _SMALL}))
+            family = sorted({self.shapes.levels(own) for own in small if len(own) <= _SMALL})
+            self._small = ShareTables(self.pool, family, (layer.signature for layer in self.chain.problem.layers))
         return self._small
 
     def size(self, state: State, index: int) -> int:
