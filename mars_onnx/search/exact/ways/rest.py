@@ -172,20 +172,23 @@ class Rest:
         starting = np.concatenate(order.first)
         some = np.asarray([len(states) > 0 for states in order.first])
         starts = np.cumsum([0, *(len(states) for states in order.first if len(states))][:-1])
-        self.own = end.copy()
         handed, shorter = np.full((2, len(members)), np.inf)
-        for index in reversed(range(count)):
-            # Who starts at this gate hands over at a later one: after this segment, or after more of them.
-            handed = least[:, index] + handed
-            known = np.isfinite(end[:, index]) & np.isfinite(shorter)
-            bound = np.add(end[:, index], shorter, out=np.full(len(shorter), -np.inf), where=known)
-            best = np.minimum(end[:, index], np.maximum(handed, bound))
-            self.own[:, index] = best
-            crossing = latency_s + sets.needed(index) * s_per_byte / members if index else np.zeros(len(members))
-            if len(starts):
-                self.after[some, index] = np.minimum.reduceat((best + crossing)[starting], starts)
-            after = self.after[order.after, index]
-            handed = np.minimum(handed, after)
-            # Where no other set can take over, nothing is shorter.
-            left = np.subtract(after, most[:, index], out=np.full(len(after), np.inf), where=np.isfinite(after))
-            shorter = np.minimum(shorter, left)
+        # Gate by gate: these are quicker to go through in a row.
+        least, end, most = (np.ascontiguousarray(of_states.T) for of_states in (least, end, most))
+        own, finite, every = end.copy(), np.isfinite(end), np.ascontiguousarray(self.after.T)
+        with np.errstate(invalid="ignore"):
+            for index in reversed(range(count)):
+                # Who starts at this gate hands over at a later one: after this segment, or after more of them.
+                handed = least[index] + handed
+                bound = np.where(finite[index] & np.isfinite(shorter), end[index] + shorter, -np.inf)
+                best = np.minimum(end[index], np.maximum(handed, bound))
+                own[index] = best
+                if index:
+                    best = best + (latency_s + sets.needed(index) * s_per_byte / members)
+                if len(starts):
+                    every[index, some] = np.minimum.reduceat(best.take(starting), starts)
+                after = every[index].take(order.after)
+                handed = np.minimum(handed, after)
+                # Where no other set can take over, nothing is shorter.
+                shorter = np.minimum(shorter, np.where(np.isfinite(after), after - most[index], np.inf))
+        self.own, self.after = np.ascontiguousarray(own.T), np.ascontiguousarray(every.T)
