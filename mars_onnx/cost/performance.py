@@ -147,14 +147,11 @@ class Workload:
     @staticmethod
     def joined(works: Sequence[Workload]) -> Workload:
         """Several workloads, one after the other, in one dimension."""
-        return Workload(
-            **{
-                name: np.concatenate(
-                    [getattr(work, name).reshape(-1, *([SPATIAL_DIMENSIONS] if name in _SPATIAL else [])) for work in works]
-                )
-                for name in Workload.__slots__
-            }
-        )
+        arrays: dict[str, IntArray] = {}
+        for name in Workload.__slots__:
+            tail = (SPATIAL_DIMENSIONS,) if name in _SPATIAL else ()
+            arrays[name] = np.concatenate([getattr(work, name).reshape(-1, *tail) for work in works])
+        return Workload(**arrays)
 
 
 @dataclass(frozen=True, slots=True)

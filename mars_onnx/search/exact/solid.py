@@ -31,7 +31,7 @@ class Solid:
         """With all that the search knows of the set, and tables of its own."""
         known = sets.tables(state)
         self._state = state
-        self._tables = SegmentTables(known.chain, known.on, known.check)
+        self._tables = SegmentTables(known.shapes, known.on, known.check)
         self._forward = Forward(sets.beside(state, self._tables))
         self._forward.sets.look(state, range(self._forward.count))
 

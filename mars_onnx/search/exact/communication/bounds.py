@@ -132,7 +132,8 @@ class _Gains:
 
     def together(self) -> _Gains:
         """Of all dimensions."""
-        return _Gains(self.kept.prod(axis=0), self.waits.sum(axis=0), self.messages.sum(axis=0), self.piece.prod(axis=0))
+        kept, piece = self.kept.prod(axis=0), self.piece.prod(axis=0)
+        return _Gains(kept, self.waits.sum(axis=0), self.messages.sum(axis=0), piece)
 
     def between(self, rows: IntArray, columns: IntArray) -> _Gains:
         """What is said of kinds of layouts, as of layouts."""
@@ -140,7 +141,8 @@ class _Gains:
 
         def of(gains: FloatArray) -> FloatArray:
             # Taking rows of one long list is several times as fast as indexing by two dimensions.
-            return gains.reshape(-1, gains.shape[-1]).take(pairs, axis=0)
+            found: FloatArray = gains.reshape(-1, gains.shape[-1]).take(pairs, axis=0)
+            return found
 
         return _Gains(of(self.kept), of(self.waits), of(self.messages), of(self.piece))
 

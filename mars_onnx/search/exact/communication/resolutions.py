@@ -10,7 +10,9 @@ from mars_onnx.search.exact.strategies.cuts import BoolArray
 from mars_onnx.search.exact.strategies.space import FloatArray
 
 
-def resolution_bounds(kept: FloatArray, parts: IntArray, part: IntArray, scattered: BoolArray, port: Ports) -> FloatArray:
+def resolution_bounds(
+    kept: FloatArray, parts: IntArray, part: IntArray, scattered: BoolArray, port: Ports
+) -> FloatArray:
     """Seconds at least to resolve the partial sums of strategies, each of which leaves some.
 
     Of ``p`` parts, a member that keeps ``r`` bytes of the sum has to take in ``(p - 1) r`` if it alone keeps them, and

@@ -10,7 +10,14 @@ import numpy as np
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.chain.chain import Chain
 from mars_onnx.search.exact.communication.moves import FloatArray
-from mars_onnx.search.exact.one_set.factors import Decision, Move, SegmentBuild, finer_build, segment_build
+from mars_onnx.search.exact.one_set.factors import (
+    Decision,
+    Move,
+    SegmentBuild,
+    SegmentShapes,
+    finer_build,
+    segment_build,
+)
 from mars_onnx.search.exact.one_set.onset import OnSet
 from mars_onnx.search.exact.one_set.passage import Passage, passage
 from mars_onnx.search.exact.one_set.takers import domain
@@ -43,13 +50,18 @@ class Solved:
 class SegmentTables:
     """All segments of a problem on one set."""
 
-    chain: Chain
+    shapes: SegmentShapes
     on: OnSet
     check: Callable[[], None]
     _solved: dict[int, tuple[int, int, Solved]] = field(default_factory=dict)
     _builds: dict[int, SegmentBuild] = field(default_factory=dict)
     _domains: dict[int, IntArray] = field(default_factory=dict)
     _passages: dict[tuple[int, int], Passage] = field(default_factory=dict)
+
+    @property
+    def chain(self) -> Chain:
+        """The problem."""
+        return self.shapes.chain
 
     def built(self, index: int) -> bool:
         """Whether somebody has looked at a segment."""
@@ -69,13 +81,13 @@ class SegmentTables:
             return known[2]
         if index not in self._builds:
             self.check()
-            self._builds[index] = segment_build(self.chain, self.on, index)
+            self._builds[index] = segment_build(self.shapes, self.on, index)
         build = self._builds[index]
-        stamp = build.stamp()
+        stamp = build.shape.stamp()
         if known is not None and known[1] == stamp:
             self._solved[index] = (now, stamp, known[2])
             return known[2]
-        solved = Solved(build.rows, build.columns, build.least(), build)
+        solved = Solved(build.shape.rows, build.shape.columns, build.least(), build)
         self._solved[index] = (now, stamp, solved)
         return solved
 
@@ -97,8 +109,8 @@ class SegmentTables:
 
     def _finer(self, solved: Solved) -> bool:
         """Have more hubs in a segment; says whether that is possible."""
-        index = solved.build.index
-        build = finer_build(solved.build) if self._builds.get(index) is solved.build else None
+        index = solved.build.shape.index
+        build = finer_build(self.shapes, solved.build) if self._builds.get(index) is solved.build else None
         if build is None:
             return False
         self._builds[index] = build
@@ -142,7 +154,7 @@ class SegmentTables:
         index = self.chain.alike[index]
         if index not in self._domains:
             gate = self.chain.segments[index].gate
-            self._domains[index] = np.zeros(1, np.int64) if gate is None else domain(self.chain, self.on, gate)
+            self._domains[index] = np.zeros(1, np.int64) if gate is None else domain(self.chain, self.on.layouts, gate)
         return self._domains[index]
 
 

@@ -119,4 +119,4 @@ def passage(chain: Chain, on: OnSet, index: int, columns: IntArray, domain: IntA
         # Everything that the tensor is made in is among what it is taken in.
         return Passage(np.searchsorted(domain, columns), None, None)
     kind = chain.kinds[gate]
-    return Passage(None, on.layouts.edge(kind, columns, domain), unstated(on, kind, columns, domain))
+    return Passage(None, on.layouts.edge(kind, columns, domain), unstated(on.layouts, kind, columns, domain))

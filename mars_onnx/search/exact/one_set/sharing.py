@@ -24,7 +24,7 @@ import numpy as np
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.chain.chain import Chain
 from mars_onnx.search.exact.communication.moves import FloatArray
-from mars_onnx.search.exact.one_set.onset import Edge, OnSet
+from mars_onnx.search.exact.one_set.onset import Edge, SetLayouts
 from mars_onnx.search.exact.one_set.takers import needs_of
 from mars_onnx.search.exact.sums.elimination import Bond
 from mars_onnx.search.problem import Source
@@ -143,10 +143,10 @@ class SharedEdge:
         return np.concatenate([full, at_hub, parts])
 
 
-def hubs_of(chain: Chain, on: OnSet, tensor: Source) -> tuple[int, IntArray]:
+def hubs_of(chain: Chain, layouts: SetLayouts, tensor: Source) -> tuple[int, IntArray]:
     """How many times a tensor is taken, and the layouts that several takers can need."""
     takers = dict.fromkeys(chain.consumers.get(tensor, ()))
-    every = [np.unique(needed) for taker in takers for needed in needs_of(chain, on, taker, tensor)]
+    every = [np.unique(needed) for taker in takers for needed in needs_of(chain, layouts, taker, tensor)]
     if len(every) < 2:
         return len(every), np.zeros(0, np.int64)
     numbers, counts = np.unique(np.concatenate(every), return_counts=True)

@@ -18,6 +18,7 @@ from mars_onnx.search.exact.chain.chain import Chain
 from mars_onnx.search.exact.communication.moves import BoolArray, FloatArray, Moves
 from mars_onnx.search.exact.communication.ports import crossing
 from mars_onnx.search.exact.one_set.build import SegmentTables
+from mars_onnx.search.exact.one_set.factors import SegmentShapes
 from mars_onnx.search.exact.one_set.onset import OnSet, SetLayouts
 from mars_onnx.search.exact.one_set.runs import Runs, runs_at_least, runs_of
 from mars_onnx.search.exact.one_set.takers import needs_of
@@ -59,6 +60,7 @@ class Sets:
     check: Callable[[], None] = lambda: None
     _known: dict[int, SegmentTables] = field(default_factory=dict)
     _layouts: dict[tuple[object, ...], SetLayouts] = field(default_factory=dict)
+    _shapes: dict[tuple[object, ...], SegmentShapes] = field(default_factory=dict)
     _least: dict[tuple[object, ...], FloatArray] = field(default_factory=dict)
     _between: dict[tuple[object, ...], Moves] = field(default_factory=dict)
     _surplus: tuple[int, FloatArray] | None = None
@@ -121,7 +123,9 @@ class Sets:
             if likeness not in self._layouts:
                 levels = self.shapes.levels(members)
                 self._layouts[likeness] = SetLayouts(self.pool, members, levels, self.tariff, self._shares(members))
-            self._known[key] = SegmentTables(self.chain, OnSet(self._layouts[likeness], state.designs), self.check)
+                self._shapes[likeness] = SegmentShapes(self.chain)
+            on = OnSet(self._layouts[likeness], state.designs)
+            self._known[key] = SegmentTables(self._shapes[likeness], on, self.check)
         return self._known[key]
 
     def beside(self, state: State, tables: SegmentTables) -> Sets:
@@ -272,7 +276,7 @@ class Sets:
         allowed = [known.on.layouts.identity(self.chain.kinds[gate])[0]]
         takers = self.chain.consumers[gate]
         if len(takers) == 1:
-            allowed += needs_of(self.chain, known.on, takers[0], gate)
+            allowed += needs_of(self.chain, known.on.layouts, takers[0], gate)
         landing: BoolArray = np.isin(known.domain(index), np.concatenate(allowed))
         return landing
 
