@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mars_onnx.search.exact.sums.minimum import FloatArray, IntArray, least_sum, least_sum_again
+from mars_onnx.search.exact.sums.minimum import FloatArray, IntArray, least_of_whole, least_sum, least_sum_again
 from mars_onnx.search.exact.work import DECISION, ENTRY, FACTOR, spend
 
 #: Entries of the largest intermediate table; wider graphs are not for this method.
@@ -265,18 +265,20 @@ class Elimination:
             return self._least_of(step)
         before = [other for other in bond.others if other in step.inner]
         rest = tuple(other for other in step.inner if other not in before)
-        total = self._sum(step.tables, (*before, *rest, step.variable))
-        total = np.broadcast_to(total, tuple(self._sizes[name] for name in (*before, *rest, step.variable)))
-        total = np.moveaxis(total, -1, 0)
         # The values come first, and those of the two others if the tables have these already.
+        scope = (step.variable, *before, *rest)
+        total = np.broadcast_to(self._sum(step.tables, scope), tuple(self._sizes[name] for name in scope))
+        rows = total.reshape(prod(total.shape[: 1 + len(before)]), -1)
         first, second = np.ogrid[: bond.values.shape[0], : bond.values.shape[1]]
-        place = tuple({bond.others[0]: first, bond.others[1]: second}[other] for other in before)
         found: FloatArray | None = None
-        for values in np.moveaxis(bond.values, -1, 0):
-            own = total[(values, *place)]
+        for place in np.moveaxis(bond.values, -1, 0):
+            for other in before:
+                place = place * self._sizes[other] + (first if other == bond.others[0] else second)
+            own = rows.take(place, axis=0)
             found = own if found is None else np.minimum(found, own, out=found)
         if found is None:
             raise ValueError("a bound variable has some value")
+        found = found.reshape(*found.shape[:2], *(self._sizes[name] for name in rest))
         return _spread(found, (*bond.others, *rest), step.scope)
 
     def _least_of(self, step: _Step) -> FloatArray:
@@ -285,8 +287,8 @@ class Elimination:
         parts = [_spread(self._arrays[number], self._scopes[number], scope) for number in step.tables]
         shape = np.broadcast_shapes(*(part.shape for part in parts)) if parts else ()
         if prod(shape) < _MANY_AT_ONCE or prod(shape[1:]) < _FEW_AT_ONCE:
-            whole: FloatArray = self._sum(step.tables, (*step.scope, step.variable)).min(axis=-1)
-            return whole
+            spend(ENTRY, len(parts) * prod(self._sizes[variable] for variable in scope))
+            return least_of_whole(parts) if parts else np.zeros((1,) * len(step.scope))
         made = self._arrays[step.made]
         if made.shape != shape[1:] or any(self._stale[own] and own not in self._before for own in step.tables):
             return least_sum(parts)

@@ -27,14 +27,26 @@ BoolArray = npt.NDArray[np.bool_]
 _MOST_CHANGED = 0.7
 #: Places that are picked one by one take so many times as long as all of them in a row.
 _PICKED = 10
+#: With fewer places than these, all values are added up at once.
+_SMALL = 8_000
 #: The only value of a dimension of size 1.
 _ALL = np.zeros(1, np.int64)
 
 
+def least_of_whole(arrays: Sequence[FloatArray]) -> FloatArray:
+    """The least sum over the first dimension, all at once."""
+    # In the order of memory: transposed arrays would take twice as long to add up.
+    total = reduce(np.add, (np.ascontiguousarray(array) for array in arrays))
+    least: FloatArray = total.min(axis=0)
+    return least
+
+
 def least_sum(arrays: Sequence[FloatArray]) -> FloatArray:
-    """The least sum over the first dimension, value by value: what is added up stays in the processor's cache."""
+    """The least sum over the first dimension; of large ones value by value, so that it stays in the processor's cache."""
     shape = np.broadcast_shapes(*(array.shape for array in arrays))
     spend(ENTRY, len(arrays) * prod(shape))
+    if prod(shape[1:]) < _SMALL:
+        return least_of_whole(arrays)
     first, *others = (np.broadcast_to(np.ascontiguousarray(own), (shape[0], *own.shape[1:])) for own in arrays)
     least = np.full(shape[1:], np.inf)
     total = np.empty(shape[1:])
