@@ -114,19 +114,20 @@ class SegmentBuild:
         for number, own in self.shape.layers.items():
             table = self.on.layer(self.shape.chain.problem.layers[number].signature)
             candidates = np.flatnonzero(own.classes == values[own.variable])
-            cost = table.own[candidates]
+            cost = table.own_of(candidates)
             for entry, (edge, columns) in zip(own.taken, own.edges, strict=True):
                 edge.refresh()
-                cost = cost + edge.seconds[values[entry.variable], columns[candidates]] * entry.charged[candidates]
+                seconds = edge.row(values[entry.variable])
+                cost = cost + seconds.take(columns.take(candidates)) * entry.charged.take(candidates)
             best = int(candidates[np.argmin(cost)])
             strategies[number] = best
             for entry, (edge, columns) in zip(own.taken, own.edges, strict=True):
                 held, needed = int(entry.layouts[values[entry.entered]]), int(entry.needs[best])
                 moves.append(Move(entry.tensor, held, needed))
                 if isinstance(edge, SharedEdge) and edge.in_parts(values[entry.variable]):
-                    full = edge.edge.seconds[values[entry.entered], columns[best]]
+                    full = edge.edge.row(values[entry.entered])[columns[best]]
                     paid.setdefault(entry.tensor, {})[needed] = float(full)
-                    part = float(edge.seconds[values[entry.variable], columns[best]])
+                    part = float(edge.row(values[entry.variable])[columns[best]])
                     promised[entry.tensor] = promised.get(entry.tensor, 0.0) + part
         entries: dict[Source, int] = {}
         for tensor, (variable, layouts) in self.shape.entered.items():

@@ -68,6 +68,13 @@ class LayerTable:
         total: FloatArray = self.compute + self.layouts.resolve + self.layouts.toll
         return total
 
+    def own_of(self, strategies: IntArray) -> FloatArray:
+        """The same of some of them."""
+        layouts = self.layouts
+        toll = layouts.toll if isinstance(layouts.toll, float) else layouts.toll.take(strategies)
+        total: FloatArray = self.compute.take(strategies) + layouts.resolve.take(strategies) + toll
+        return total
+
 
 def _identity_of(kind: TensorType) -> Signature:
     """The operator that does nothing, of a tensor."""
@@ -113,6 +120,11 @@ class Edge:
                 self.version += 1
         self._seen = len(log)
         return self.version
+
+    def row(self, source: int) -> FloatArray:
+        """Seconds from one source."""
+        found: FloatArray = self.seconds[source]
+        return found
 
     def dear(self, factor: float) -> FloatArray:
         """The seconds, with those that are bounds so many times as large."""

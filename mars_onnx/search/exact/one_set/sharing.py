@@ -130,17 +130,30 @@ class SharedEdge:
     def seconds(self) -> FloatArray:
         """``[sources, needs]``."""
         sharing, full = self.sharing, self.edge.seconds
-        at_hub = np.where(sharing.hubs[:, None] == self.wanted[None], 0.0, np.inf)
-        if not sharing.open:
-            return np.concatenate([full, at_hub])
-        mutual = np.isin(self.wanted, sharing.hubs)
+        every = [full, self._at_hub(sharing.hubs[:, None])]
+        return np.concatenate([*every, self._in_parts(full)] if sharing.open else every)
+
+    def row(self, source: int) -> FloatArray:
+        """Those from one source."""
+        entered, hubs = len(self.sharing.entered), len(self.sharing.hubs)
+        if source < entered:
+            return self.edge.row(source)
+        if source < entered + hubs:
+            return self._at_hub(self.sharing.hubs[source - entered])
+        return self._in_parts(self.edge.row(source - entered - hubs))
+
+    def _at_hub(self, hub: IntArray) -> FloatArray:
+        """From hubs there is nothing to pay to where they are, and no way to anywhere else."""
+        return np.where(hub == self.wanted, 0.0, np.inf)
+
+    def _in_parts(self, full: FloatArray) -> FloatArray:
+        """Of a whole move, the part that everyone pays who shares one of many."""
+        sharing, mutual = self.sharing, np.isin(self.wanted, self.sharing.hubs)
         if sharing.pairs:
             # Everyone has something to share: otherwise there are not so many pairs.
-            parts = np.where((full > 0) & mutual[None], full / _PAIR, np.inf)
-        else:
-            # The others of so many groups are two at least.
-            parts = np.where(mutual[None], full / (sharing.takers - _PAIR * sharing.most), full)
-        return np.concatenate([full, at_hub, parts])
+            return np.where((full > 0) & mutual, full / _PAIR, np.inf)
+        # The others of so many groups are two at least.
+        return np.where(mutual, full / (sharing.takers - _PAIR * sharing.most), full)
 
 
 def hubs_of(chain: Chain, layouts: SetLayouts, tensor: Source) -> tuple[int, IntArray]:
