@@ -24,7 +24,7 @@ Classes = tuple[int, ...]
 """Per place a number that is the same for members whose boxes are equal in all other dimensions."""
 
 #: Columns that are remembered with what was found out about them. A set of eight takes about a kilobyte each.
-_REMEMBERED = 1 << 14
+REMEMBERED = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def shares(region: Range, ranges: Sequence[Range]) -> list[Range | None] | None:
     return pieces
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=REMEMBERED)
 def extensions(alike: Classes, column: Column, wanted: Wanted) -> tuple[Extension, ...] | None:
     """The groups of :func:`~mars_onnx.redistribution.patterns.extend`."""
     found: list[Extension] = []
@@ -140,7 +140,7 @@ def _extension(group: _Group, column: Column, wanted: Wanted) -> Extension | Non
     return Extension(group.places, group.pieces, ranges, pattern, moved)
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=REMEMBERED)
 def gatherings(alike: Classes, column: Column, wanted: Wanted) -> tuple[Gathering, ...] | None:
     """The groups of :func:`~mars_onnx.redistribution.patterns.exchange`; ``None`` if some cannot do that."""
     found: list[Gathering] = []
@@ -155,7 +155,7 @@ def gatherings(alike: Classes, column: Column, wanted: Wanted) -> tuple[Gatherin
     return tuple(found)
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=REMEMBERED)
 def tiles(held: Range, wanted: Wanted) -> tuple[Range, ...] | None:
     """Of a range that all hold, the pieces that tile what is wanted of it; ``None`` if somebody would have nothing."""
     low, high = held
@@ -166,7 +166,7 @@ def tiles(held: Range, wanted: Wanted) -> tuple[Range, ...] | None:
     return tuple(pieces) if len(pieces) == len(ranges) else None
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=REMEMBERED)
 def _groups(alike: Classes, column: Column, wanted: Wanted) -> tuple[_Group, ...] | None:
     """Members who have to talk to each other along an axis; ``None`` if they cannot all be put in regular groups.
 
@@ -187,7 +187,7 @@ def _groups(alike: Classes, column: Column, wanted: Wanted) -> tuple[_Group, ...
     return tuple(groups)
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=REMEMBERED)
 def _groups_of_class(column: Column, wanted: Wanted) -> tuple[_Group, ...] | None:
     """The groups among members whose boxes differ along the axis only.
 

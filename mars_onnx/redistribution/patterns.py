@@ -10,10 +10,12 @@ numbers until somebody wants its collectives.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from mars_onnx.geometry import Box, Range, contains
 from mars_onnx.redistribution.groups import (
+    REMEMBERED,
     Classes,
     Column,
     Extension,
@@ -100,6 +102,7 @@ def _cycles(successor: Mapping[int, int]) -> Iterable[tuple[int, ...]]:
             yield tuple(cycle)
 
 
+@lru_cache(maxsize=REMEMBERED)
 def classes(columns: Columns, axis: int) -> Classes:
     """Per place a number that is the same for members whose boxes are equal in all other dimensions."""
     numbers: dict[tuple[Range, ...], int] = {}

@@ -145,13 +145,16 @@ def cuts(axes: tuple[Axis, ...], levels: Levels) -> Cuts:
     ranges: RangeArrays = {}
     parts, part = np.ones(len(ways), np.int64), np.zeros(digits.shape[:2], np.int64)
     for number, axis in enumerate(axes):
-        pieces = _pieces(axis, max(members, _SMALL_SET))
-        low, high, count, rank = pieces.of(ways[:, number], digits[..., number])
+        if axis.name in names:
+            pieces = _pieces(axis, max(members, _SMALL_SET))
+            low, high, count, rank = pieces.of(ways[:, number], digits[..., number])
+            if axis.reduction:
+                parts, part = parts * count, part * count[:, None] + rank
+        else:
+            low, high = np.zeros(part.shape, np.int64), np.full(part.shape, axis.size, np.int64)
         low[first_only] = high[first_only] = 0
         ranges[axis.name] = low, high
         idle |= low >= high
-        if axis.reduction:
-            parts, part = parts * count, part * count[:, None] + rank
     part[idle] = 0
     pattern, scatter = _resolved(axes, ways)
     everything = np.arange(len(factors))
