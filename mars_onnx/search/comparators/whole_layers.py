@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mars_onnx.cost.shares import twin
 from mars_onnx.cost.steps import input_seconds, layer_seconds, move_seconds, output_seconds
 from mars_onnx.geometry import Box, Layout, hull
 from mars_onnx.pool.topology import Pool
@@ -70,10 +71,14 @@ class WholeLayers:
         """
         self.problem, self.pool, self.designs, self.objective = problem, pool, tuple(designs), objective
         self.takes = takes_of(problem)
-        self.compute = [
-            [layer_seconds(pool, layer.signature, WHOLE, (rank,), (design,)) for rank, design in enumerate(designs)]
+        # Those that are alike take as long.
+        kinds = [(twin(pool, rank), design) for rank, design in enumerate(designs)]
+        places = {kind: place for place, kind in enumerate(dict.fromkeys(kinds))}
+        seconds = [
+            [layer_seconds(pool, layer.signature, WHOLE, (rank,), (design,)) for rank, design in places]
             for layer in problem.layers
         ]
+        self.compute = [[own[places[kind]] for kind in kinds] for own in seconds]
         self._entering: dict[Source, list[tuple[int, Take]]] = {}
         for number, own in enumerate(self.takes):
             for take in own:

@@ -10,6 +10,8 @@ from mars_onnx.search.method import Ending, SearchOptions
 
 #: Seconds between two reports of where the search is.
 _REPORT_S = 0.2
+#: Which part of a limit of time goes into the search: what comes after it, and what it is in the middle of, take time too.
+_SEARCHING = 0.98
 
 
 @dataclass(eq=False)
@@ -34,7 +36,8 @@ class Limits:
         work, seconds = self.options.work_limit, self.options.time_limit_s
         if work is not None and self.meter.units > work:
             return Ending.WORK_LIMIT
-        return Ending.TIME_LIMIT if seconds is not None and monotonic() - self.started > seconds else None
+        late = seconds is not None and monotonic() - self.started > seconds * _SEARCHING
+        return Ending.TIME_LIMIT if late else None
 
     @property
     def spent(self) -> float:
