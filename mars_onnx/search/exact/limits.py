@@ -10,7 +10,7 @@ from mars_onnx.search.method import Ending, SearchOptions
 
 #: Seconds between two reports of where the search is.
 _REPORT_S = 0.2
-#: Which part of a limit of time goes into the search: what comes after it, and what it is in the middle of, take time too.
+#: Which part of a limit of time goes into the search: what it is in the middle of takes time too, and what comes after.
 _SEARCHING = 0.98
 
 
