@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import onnx
 import onnx_ir as ir
@@ -109,7 +110,7 @@ def test_a_time_limit_is_kept_and_said(problem: Problem, pool: Pool, monkeypatch
 
 
 def test_an_interrupt_without_a_watch_is_the_method_s(
-    problem: Problem, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    problem: Problem, pool: Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def interrupted(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResult:
         def stop(_: Progress) -> None:
@@ -117,6 +118,8 @@ def test_an_interrupt_without_a_watch_is_the_method_s(
 
         return patient(problem, pool, replace(options, report=stop))
 
+    # The method leaves a file where it works.
+    monkeypatch.chdir(tmp_path)
     register(monkeypatch, "patient", interrupted)
     assert find_mapping(problem, pool, "patient", SearchOptions()).result.ending is Ending.INTERRUPTED
 
