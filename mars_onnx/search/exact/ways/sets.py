@@ -41,6 +41,21 @@ class State:
     designs: tuple[str, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class _Crossing:
+    """What it takes at least from one set to another at a gate.
+
+    Attributes:
+        moves: Between the two.
+        version: How many of these were exact.
+        seconds: From every column to every layout.
+    """
+
+    moves: Moves
+    version: int
+    seconds: FloatArray
+
+
 @dataclass(eq=False)
 class Sets:
     """The sets of a pool, and what goes from one to another.
@@ -71,7 +86,7 @@ class Sets:
     _kinds: dict[tuple[object, ...], int] = field(default_factory=dict)
     _keys: dict[State, int] = field(default_factory=dict)
     _runs: dict[int, tuple[int, Runs]] = field(default_factory=dict)
-    _crossings: dict[tuple[object, ...], tuple[int, FloatArray]] = field(default_factory=dict)
+    _crossings: dict[tuple[object, ...], _Crossing] = field(default_factory=dict)
 
     def start(self) -> list[State]:
         """Sets that can be the first."""
@@ -248,14 +263,14 @@ class Sets:
         width = self.size(other, index)
         if gate is None or first is None or second is None:
             return np.full((rows, width), self.least_crossing(state, other, index))
-        moves, sources, targets = self.layouts(state, other, index)
-        key = (id(moves), sources.tobytes(), targets.tobytes())
+        key = (state.place.members, other.place.members, self.chain.alike[index - 1], self.chain.alike[index])
         found = self._crossings.get(key)
-        if found is None or found[0] != len(moves.log):
-            bounds = moves.bounds(sources, targets)
-            bounds[:, ~self._landing(second, index)] = np.inf
-            found = self._crossings[key] = (len(moves.log), bounds)
-        return found[1]
+        if found is None or found.version != len(found.moves.log):
+            moves, sources, targets = self.layouts(state, other, index)
+            seconds = moves.bounds(sources, targets)
+            seconds[:, ~self._landing(second, index)] = np.inf
+            found = self._crossings[key] = _Crossing(moves, len(moves.log), seconds)
+        return found.seconds
 
     def least_crossing(self, state: State, other: State, index: int) -> float:
         """Seconds at least until what is needed of the tensor at a gate is on another set."""
