@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import networkx  # noqa: F401 - imported by the pool when it is first asked for a route
+import numpy.ma  # noqa: F401 - imported by NumPy when it is first asked what is different among some numbers
 import onnx
 import onnx_ir as ir
 
