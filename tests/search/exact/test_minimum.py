@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mars_onnx.search.exact.sums import minimum
 from mars_onnx.search.exact.sums.minimum import least_sum, least_sum_again
 from mars_onnx.search.exact.work import Meter, metered
 
@@ -29,7 +30,11 @@ def test_again_is_as_from_the_start(seed: int) -> None:
             # Costs become more as they become exact; another tariff may make them less.
             changed[places] += rng.choice([-0.2, 0.3, 1.0], changed.shape)[places]
             after[number] = changed
-        again = least_sum_again(least, arrays, after)
+        with pytest.MonkeyPatch.context() as patch:
+            # As of large sums, a part alone is worth it; and places are picked as if there were many.
+            patch.setattr(minimum, "_MOST_CHANGED", rng.choice([0.7, 100.0]))
+            patch.setattr(minimum, "_FEW", rng.choice([0, 100]))
+            again = least_sum_again(least, arrays, after)
         expected = sum(after[1:], after[0]).min(axis=0)
         assert np.array_equal(again, expected)
         assert np.array_equal(least_sum(after), expected)
