@@ -31,20 +31,28 @@ def inside(problem: Problem, pool: Pool, objective: Objective) -> Iterator[Mappi
     yield from _mappings(problem, pool, objective, (uniform,))
 
 
-def outside(problem: Problem, pool: Pool, objective: Objective, limit_s: float) -> Iterator[Mapping]:
+def outside(
+    problem: Problem, pool: Pool, objective: Objective, limit_s: float, shares: ShareTables
+) -> Iterator[Mapping]:
     """Mappings outside of it, by H2H: it comes back to an accelerator, and lets branches run side by side.
 
     Nothing where no mapping of whole layers onto single accelerators can be below the limit.
+
+    Args:
+        problem: What is mapped.
+        pool: The accelerators.
+        objective: What is to be small.
+        limit_s: What a mapping has to be below.
+        shares: What layers take to compute on single accelerators.
     """
-    if _whole_layers_at_least(problem, pool, objective) < limit_s:
+    if _whole_layers_at_least(problem, pool, objective, shares) < limit_s:
         yield from _mappings(problem, pool, objective, (h2h,))
 
 
-def _whole_layers_at_least(problem: Problem, pool: Pool, objective: Objective) -> float:
+def _whole_layers_at_least(problem: Problem, pool: Pool, objective: Objective, shares: ShareTables) -> float:
     """Seconds that every mapping of whole layers onto single accelerators takes: its compute alone."""
     least: dict[Signature, float] = {}
     ready: list[float] = []
-    shares = ShareTables(pool, [()], (layer.signature for layer in problem.layers))
     for layer in problem.layers:
         if layer.signature not in least:
             least[layer.signature] = _whole_at_least(pool, shares, layer.signature)

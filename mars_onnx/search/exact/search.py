@@ -140,7 +140,7 @@ class _Run:
                 gc.enable()
         if not self.best or (ending is not Ending.PROVEN and (self.barely if self.large else not self.wide)):
             self.start()
-        beaten = self.beaten() or self.elsewhere_better
+        beaten = self.beaten(forward) or self.elsewhere_better
         if beaten:
             ending = Ending.GAP if ending is Ending.PROVEN else ending
             self.doubted = True
@@ -192,13 +192,13 @@ class _Run:
         spend_on_simple(self.problem, self.pool)
         return tuple(inside(self.problem, self.pool, self.options.objective))
 
-    def beaten(self) -> bool:
+    def beaten(self, forward: Forward) -> bool:
         """Note mappings from outside the space if they are better; says whether one is."""
         before = self.best[0][0]
         unequal = len({twin(self.pool, rank) for rank in range(self.pool.size)}) > 1
         spend_on_simple(self.problem, self.pool)
         # On unequal accelerators simple mappings may have unequal shares, which the space has not.
-        others = outside(self.problem, self.pool, self.options.objective, before)
+        others = outside(self.problem, self.pool, self.options.objective, before, forward.sets.small)
         for mapping in (*others, *(self.simple if unequal else ())):
             if fits(self.problem, self.pool, mapping):
                 self.note(mapping)

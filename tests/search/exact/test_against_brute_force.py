@@ -110,7 +110,7 @@ OPEN = {"two inputs": TWO_INPUTS, "two outputs": TWO_OUTPUTS}
 @pytest.fixture(autouse=True)
 def _space_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exact search answers from its space alone; what is better outside has tests of its own."""
-    monkeypatch.setattr("mars_onnx.search.exact.search._Run.beaten", lambda _: False)
+    monkeypatch.setattr("mars_onnx.search.exact.search._Run.beaten", lambda *_: False)
 
 
 def _check(text: str, pool: Pool) -> None:

@@ -34,7 +34,7 @@ from tests.search.networks import CHAIN, RESIDUAL, adaptive_pool, check_end_to_e
 @pytest.fixture(autouse=True)
 def _inside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exact search answers from its space alone; what is better outside has tests of its own."""
-    monkeypatch.setattr("mars_onnx.search.exact.search._Run.beaten", lambda _: False)
+    monkeypatch.setattr("mars_onnx.search.exact.search._Run.beaten", lambda *_: False)
 
 
 def _solved(posed: Problem, pool: Pool, merge: bool = True) -> float:

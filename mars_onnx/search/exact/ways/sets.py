@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from math import prod
 
@@ -80,7 +81,6 @@ class Sets:
     _between: dict[tuple[object, ...], Moves] = field(default_factory=dict)
     _surplus: tuple[int, FloatArray] | None = None
     _least_of: dict[State, FloatArray] = field(default_factory=dict)
-    _small: ShareTables | None = None
     _needed: dict[int, float] = field(default_factory=dict)
     _placed: dict[tuple[int, ...], list[State]] = field(default_factory=dict)
     _kinds: dict[tuple[object, ...], int] = field(default_factory=dict)
@@ -241,14 +241,14 @@ class Sets:
         return self._least[key]
 
     def _shares(self, members: tuple[int, ...]) -> ShareTables | None:
-        """What shares take to compute on all small sets, if this is one: they are not many, and are priced at once."""
-        if len(members) > _SMALL:
-            return None
-        if self._small is None:
-            small = (state.place.members for state in self.start())
-            family = sorted({self.shapes.levels(own) for own in small if len(own) <= _SMALL})
-            self._small = ShareTables(self.pool, family, (layer.signature for layer in self.chain.problem.layers))
-        return self._small
+        return self.small if len(members) <= _SMALL else None
+
+    @cached_property
+    def small(self) -> ShareTables:
+        """What shares take to compute on one accelerator, and on all small sets: not many, and priced at once."""
+        sets = (state.place.members for state in self.start())
+        levels = {self.shapes.levels(own) for own in sets if len(own) <= _SMALL}
+        return ShareTables(self.pool, sorted({(), *levels}), (layer.signature for layer in self.chain.problem.layers))
 
     def size(self, state: State, index: int) -> int:
         """Layouts of the tensor at a gate; one where nobody has looked."""
