@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mars_onnx.cost.performance import Estimate, OpClass, Workload
 from mars_onnx.cost.shares import share_seconds
 from mars_onnx.errors import InputError
 from mars_onnx.geometry import Layout
+from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.search.exact.strategies.cuts import strategies
 from mars_onnx.search.exact.strategies.shares import ShareTables
 from mars_onnx.search.exact.strategies.space import layer_space
@@ -83,3 +86,25 @@ def test_shares_take_as_long_as_one_at_a_time(seed: int) -> None:
         for row in rng.sample(range(space.count), min(10, space.count)):
             expected = max(share_seconds(pool, signature, space.strategy(row), members, designs))
             assert seconds[space.cuts.pattern[row]] == pytest.approx(expected, rel=1e-12)
+
+
+class _NoSoftmax:
+    """A model of hardware that takes a second for any share, and cannot run a Softmax."""
+
+    def estimate(self, work: Workload) -> Estimate:
+        if (work.op_class == OpClass.SOFTMAX).any():
+            raise InputError("no Softmax")
+        second = np.ones(work.shape)
+        return Estimate(second, second, second, second, second, second)
+
+
+def test_a_layer_that_a_design_refuses_leaves_the_others_priced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mars_onnx.search.exact.strategies.shares.performance_model", lambda *_: _NoSoftmax())
+    kind = TensorType(ir.DataType.FLOAT, (4, 6))
+    relu, softmax = (Signature("", name, 13, inputs=(kind,), outputs=(kind,)) for name in ("Relu", "Softmax"))
+    pool = random_pool(0, 2)
+    shares = ShareTables(pool, [(2,)], [relu, softmax])
+    designs = tuple(pool.accelerators[rank].designs[0].name for rank in (0, 1))
+    assert shares.least_compute(relu, (2,), (0, 1), designs) == 1.0
+    with pytest.raises(InputError, match="no Softmax"):
+        shares.least_compute(softmax, (2,), (0, 1), designs)
