@@ -15,6 +15,7 @@ import pytest
 from mars_onnx.errors import UsageError
 from mars_onnx.search.exact import work
 from mars_onnx.search.exact.communication.moves import Moves
+from mars_onnx.search.exact.limits import Limits
 from mars_onnx.search.exact.one_set.alternatives import least_places
 from mars_onnx.search.exact.search import exact_search
 from mars_onnx.search.exact.work import Meter, metered, spend
@@ -162,6 +163,14 @@ def test_least_places_are_the_first_of_equal_ones() -> None:
         count = int(rng.integers(1, len(values) + 3))
         expected = sorted(range(len(values)), key=lambda place: (values[place], place))[:count]
         assert sorted(least_places(values, count).tolist()) == sorted(expected)
+
+
+def test_a_limit_of_time_leaves_some_for_what_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 97.0, 99.0])
+    monkeypatch.setattr("mars_onnx.search.exact.limits.monotonic", lambda: next(clock))
+    limits = Limits(SearchOptions(time_limit_s=100.0), started=next(clock))
+    assert limits.over is None
+    assert limits.over is Ending.TIME_LIMIT
 
 
 def test_branches_end_at_the_limit() -> None:
