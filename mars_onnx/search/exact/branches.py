@@ -205,7 +205,7 @@ class BranchSearch:
         sets = self.parts[branch]
         tables = sets.look(state, range(len(sets.chain.segments) - 1))
         reached = self._reach(branch, state)[-1]
-        return tables.solve(len(sets.chain.segments) - 2).columns, reached
+        return tables.columns(len(sets.chain.segments) - 2), reached
 
     def _reach(self, branch: int, state: State) -> list[FloatArray]:
         """Least seconds per column of every segment of a branch."""

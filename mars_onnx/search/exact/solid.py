@@ -54,7 +54,7 @@ class Solid:
         yield from self._tables.decide(index, step.row, step.column).moves
         gate = self._tables.chain.segments[index].gate
         if gate is not None:
-            made = int(self._tables.solve(index - 1).columns[way.steps[index - 1].column])
+            made = int(self._tables.columns(index - 1)[way.steps[index - 1].column])
             yield Move(gate, made, int(self._tables.domain(index)[step.row]))
 
     @contextmanager

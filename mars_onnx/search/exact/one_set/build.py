@@ -91,6 +91,13 @@ class SegmentTables:
         self._solved[index] = (now, stamp, solved)
         return solved
 
+    def columns(self, index: int) -> IntArray:
+        """Layouts in which a segment leaves the tensor at the next gate; these do not change."""
+        index = self.chain.alike[index]
+        if index not in self._builds:
+            self.solve(index)
+        return self._builds[index].shape.columns
+
     def sharpen(self, solved: Solved, row: int, column: int) -> bool:
         """Make every cost exact of what is best for a segment from a layout to another; says whether one was not."""
         if (row, column) in solved.sharp:
@@ -146,7 +153,7 @@ class SegmentTables:
         """From the end of the segment before to the end of a segment."""
         key = (self.chain.alike[index - 1], self.chain.alike[index])
         if key not in self._passages:
-            self._passages[key] = passage(self.chain, self.on, index, self.solve(index - 1).columns, self.domain(index))
+            self._passages[key] = passage(self.chain, self.on, index, self.columns(index - 1), self.domain(index))
         return self._passages[key].now(self.solve(index).seconds)
 
     def domain(self, index: int) -> IntArray:

@@ -349,7 +349,7 @@ class Forward:
         if gate is None:
             return False
         tables = self.sets.tables(after.state)
-        source = int(tables.solve(index - 1).columns[before.column])
+        source = int(tables.columns(index - 1)[before.column])
         target = int(tables.domain(index)[after.row])
         return tables.on.layouts.moves(self.chain.kinds[gate]).sharpen(source, target)
 

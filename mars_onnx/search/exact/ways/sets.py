@@ -259,7 +259,7 @@ class Sets:
         """Seconds at least from every column of a set to every layout at the gate on another."""
         first, second = self.known(state, index - 1), self.known(other, index)
         gate = self.chain.segments[index].gate
-        rows = 1 if first is None else len(first.solve(index - 1).columns)
+        rows = 1 if first is None else len(first.columns(index - 1))
         width = self.size(other, index)
         if gate is None or first is None or second is None:
             return np.full((rows, width), self.least_crossing(state, other, index))
@@ -307,7 +307,7 @@ class Sets:
         if key not in self._between:
             self._between[key] = Moves(self.pool, kind.shape, kind.dtype.bitwidth, ranks)
         moves = self._between[key]
-        columns, domain = first.solve(index - 1).columns, second.domain(index)
+        columns, domain = first.columns(index - 1), second.domain(index)
         sources = moves.register(first.on.layouts.moves(kind).boxes(columns), state.place.members)
         targets = moves.register(second.on.layouts.moves(kind).boxes(domain), other.place.members)
         return moves, sources, targets
