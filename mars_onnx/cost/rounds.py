@@ -102,7 +102,7 @@ def _block(pieces: FloatArray, modulus: int, shift: int) -> FloatArray:
     """Per place ``i`` the sum of pieces ``j`` with ``j = i xor shift`` modulo ``modulus``, as one round."""
     places = np.arange(pieces.shape[-1])
     wanted = (places[:, None] ^ shift) % modulus == places[None, :] % modulus
-    return _rows((pieces @ wanted.T.astype(np.float64))[..., None, :])
+    return _rows((pieces[..., None] * wanted.T).sum(axis=-2)[..., None, :])
 
 
 def halving_scatter(groups: Groups, pieces: FloatArray, overlap: bool = False) -> list[Rounds]:

@@ -14,6 +14,9 @@ from mars_onnx.cost.performance import FloatArray
 from mars_onnx.cost.rounds import Pair
 from mars_onnx.pool import Pool
 
+#: Numbers that are added up together, at most.
+_AT_ONCE = 1_000_000
+
 
 @dataclass(frozen=True)
 class Step:
@@ -61,12 +64,26 @@ class Step:
 
     def _beyond_latency(self, sizes: FloatArray) -> FloatArray:
         """Seconds of every transfer without its latency; in proportion to the sizes."""
-        busy = (sizes @ self.uses) * self.beta
+        busy = self._busy(sizes) * self.beta
         own = sizes[..., None] * self.own
         # Messages queue up at the busiest stretch only: at the others they arrive, and go on, one by one.
         waits = (busy[..., self.stretches].max(axis=-1) - own).max(axis=-1)
         needed: FloatArray = own.sum(axis=-1) + np.maximum(waits, 0.0)
         return needed
+
+    def _busy(self, sizes: FloatArray) -> FloatArray:
+        """Bytes on every channel, ``[..., channels]``.
+
+        Not as a product of matrices: that adds up in another order on another processor, and wakes other cores.
+        """
+        rounds = sizes.reshape(-1, sizes.shape[-1])
+        several = max(1, _AT_ONCE // max(1, self.uses.size))
+        blocks: list[FloatArray] = [
+            (rounds[start : start + several, :, None] * self.uses).sum(axis=1)
+            for start in range(0, max(1, len(rounds)), several)
+        ]
+        busy: FloatArray = np.concatenate(blocks).reshape(*sizes.shape[:-1], self.uses.shape[1])
+        return busy
 
 
 def step_of(pool: Pool, pairs: Sequence[Pair]) -> Step:
