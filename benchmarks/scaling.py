@@ -174,13 +174,13 @@ def plot(found: Mapping[Case, Mapping[str, Any]], path: Path) -> None:
         counts = sorted({case[2] for case in POOLS})
         right.set_xlabel("layers")
         right.set_title("fpga_pool, eight accelerators")
-        seconds = (1, 2, 5, 10, 20, 50, 100)
-        for axes in (left, right):
+        seconds = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+        for axes, corner in ((left, "lower right"), (right, "upper left")):
             axes.set_xscale("log")
             axes.set_yscale("log")
-            axes.set_ylim(0.5, 200)
+            axes.set_ylim(0.15, 200)
             axes.set_yticks(seconds, [str(tick) for tick in seconds])
-            axes.legend(frameon=False, fontsize=7, loc="lower right")
+            axes.legend(frameon=False, fontsize=7, loc=corner)
         left.set_xlim(3.5, 73)
         right.set_xlim(40, 3500)
         left.set_xticks(counts, [str(count) for count in counts])
