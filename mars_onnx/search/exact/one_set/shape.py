@@ -37,7 +37,6 @@ class Classes:
     """Strategies in classes, of which only the least matters."""
 
     def __init__(self, classes: IntArray, count: int) -> None:
-        self.of = classes
         self._order = np.argsort(classes, kind="stable")
         self._starts = np.searchsorted(classes[self._order], np.arange(count))
         self._plain = count == len(classes) and bool((self._order == np.arange(count)).all())
@@ -60,6 +59,11 @@ class Classes:
             return every
         least: FloatArray = np.minimum.reduceat(every, self._starts, axis=1)
         return least
+
+    @property
+    def examples(self) -> IntArray:
+        """The first strategy of every class."""
+        return self._order[self._starts]
 
     def least_own(self, own: FloatArray) -> FloatArray:
         """The least of every class of what strategies take by themselves."""
@@ -223,8 +227,7 @@ class SegmentShape:
             )
         else:
             self._changing((variable,), lambda: own.version, lambda on: classes.least_own(on.layer(signature).own))
-            first = np.searchsorted(numbers[np.argsort(numbers, kind="stable")], np.arange(len(rows)))
-            example = np.argsort(numbers, kind="stable")[first]
+            example = classes.examples
             for entry, (edge, column) in zip(taken, edges, strict=True):
                 self._meeting((entry.variable, variable), edge, column[example], entry.charged[example])
         self.layers[number] = LayerVariable(variable, numbers, tuple(taken), edges)
