@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
+from math import prod
+from typing import NamedTuple
 
-from mars_onnx.geometry import Box, contains, hull, intersect, subtract, volume
+from mars_onnx.geometry import Box, Range, contains, hull, intersect, subtract, volume
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
 
 Distance = Callable[[int, int], float | tuple[int, int]]
@@ -26,6 +28,20 @@ def index_distance(source: int, destination: int) -> float:
     return abs(source - destination)
 
 
+class _Shared(NamedTuple):
+    """What some box has of a need.
+
+    Attributes:
+        box: The box.
+        common: What both have in common.
+        sources: Who has the box; their places are their replica ranks.
+    """
+
+    box: Box
+    common: Box
+    sources: list[int]
+
+
 class Holders:
     """Boxes of one tensor (or of one part of it) and the ranks that have them.
 
@@ -39,7 +55,8 @@ class Holders:
         self.own: dict[int, list[Box]] = {}
         self._replica: dict[Piece, int] = {}
         self._sources: dict[Box, list[int]] = {}
-        self._shared: dict[Box, list[tuple[Box, Box]]] = {}
+        self._shared: dict[Box, list[_Shared]] = {}
+        self._along: dict[tuple[int, Range], list[Range]] = {}
         for rank, box in self.entries:
             sources = self._sources.setdefault(box, [])
             self._replica[rank, box] = len(sources)
@@ -47,10 +64,14 @@ class Holders:
             self.own.setdefault(rank, []).append(box)
 
     @cached_property
+    def _ranges(self) -> list[list[Range]]:
+        """Per dimension the ranges of all boxes."""
+        return [sorted(set(column)) for column in zip(*self._sources, strict=True)]
+
+    @cached_property
     def _apart(self) -> bool:
         """Whether different boxes have nothing in common: surely so if different ranges have not, in any dimension."""
-        columns = [sorted(set(column)) for column in zip(*self._sources, strict=True)]
-        if all(stop <= start for column in columns for (_, stop), (start, _) in pairwise(column)):
+        if all(stop <= start for column in self._ranges for (_, stop), (start, _) in pairwise(column)):
             return True
         return all(intersect(one, other) is None for one, other in combinations(self._sources, 2))
 
@@ -89,25 +110,43 @@ class Holders:
         """The same where each element is in one box only: then a piece is what a box has of the need."""
         own = self.own.get(rank, ())
         replicas = {self._replica[rank, box] for box in own}
-        pieces: list[Piece] = []
+        kept: list[tuple[Box, Box]] = []
         found: list[tuple[_Preference, Box]] = []
-        for box, common in self._shared_with(need):
+        for box, common, sources in self._shared_with(rank, need):
             if box in own:
-                pieces.append((rank, common))
-            else:
-                sources = self._sources[box]
-                found.append((min(self._preference(rank, source, box, replicas) for source in sources), common))
-        pieces += [(source, common) for (_, _, source, _), common in sorted(found)]
-        if sum(volume(box) for _, box in pieces) != volume(need):
-            raise ValueError(f"nobody holds some of the box {need} that rank {rank} needs")
-        return pieces
+                kept.append((box, common))
+                continue
+            # Of the own replica ranks, if anybody is; the first of all sources is seldom the nearest.
+            near = [sources[place] for place in replicas if place < len(sources)] or sources
+            found.append((min([self._preference(rank, source, box, replicas) for source in near]), common))
+        own_pieces = [(rank, common) for _, common in sorted(kept)]
+        return own_pieces + [(source, common) for (_, _, source, _), common in sorted(found)]
 
-    def _shared_with(self, need: Box) -> list[tuple[Box, Box]]:
+    def _shared_with(self, rank: int, need: Box) -> list[_Shared]:
         """The boxes that have something of a need, and what: many ranks need the same."""
         found = self._shared.get(need)
         if found is None:
-            shared = ((box, intersect(box, need)) for box in self._sources)
-            found = self._shared[need] = [(box, common) for box, common in shared if common is not None]
+            shared = [(box, intersect(box, need)) for box in self._near(need)]
+            found = [_Shared(box, common, self._sources[box]) for box, common in shared if common is not None]
+            if sum(volume(common) for _, common, _ in found) != volume(need):
+                raise ValueError(f"nobody holds some of the box {need} that rank {rank} needs")
+            self._shared[need] = found
+        return found
+
+    def _near(self, need: Box) -> Iterable[Box]:
+        """The boxes that may have something of a need: those that do in every dimension."""
+        along = [self._along_dimension(dim, extent) for dim, extent in enumerate(need)]
+        if prod(map(len, along)) >= len(self._sources):
+            return self._sources
+        return [box for box in product(*along) if box in self._sources]
+
+    def _along_dimension(self, dim: int, extent: Range) -> list[Range]:
+        """The ranges of boxes that have something of one in common."""
+        found = self._along.get((dim, extent))
+        if found is None:
+            low, high = extent
+            found = [(start, stop) for start, stop in self._ranges[dim] if start < high and low < stop]
+            self._along[dim, extent] = found
         return found
 
     def _preference(self, rank: int, source: int, box: Box, replicas: set[int]) -> _Preference:
@@ -180,16 +219,16 @@ def in_rounds(messages: list[Collective]) -> list[Collective]:
     begin. Where everyone sends to everyone, the exclusive or of the ranks makes rounds in which all are busy; elsewhere
     it is a good start for picking, round by round, whoever is free.
     """
-    rest = sorted(range(len(messages)), key=lambda i: (messages[i].group[0] ^ messages[i].group[1], i))
-    ordered: list[Collective] = []
-    while rest:
-        busy: set[int] = set()
-        chosen: list[int] = []
-        for i in rest:
-            if busy.isdisjoint(messages[i].group):
-                busy.update(messages[i].group)
-                chosen.append(i)
-        ordered += [messages[i] for i in sorted(chosen)]
-        taken = set(chosen)
-        rest = [i for i in rest if i not in taken]
-    return ordered
+    order = sorted(range(len(messages)), key=lambda i: (messages[i].group[0] ^ messages[i].group[1], i))
+    # Per rank, the rounds in which it is busy, as bits of a number.
+    busy: dict[int, int] = {}
+    round_of = [0] * len(messages)
+    for i in order:
+        taken = 0
+        for rank in messages[i].group:
+            taken |= busy.get(rank, 0)
+        first = ~taken & (taken + 1)
+        for rank in messages[i].group:
+            busy[rank] = busy.get(rank, 0) | first
+        round_of[i] = first
+    return [messages[i] for i in sorted(range(len(messages)), key=lambda i: (round_of[i], i))]

@@ -129,4 +129,4 @@ def test_bounds_of_partial_sums_hold(seed: int) -> None:
     for strategy in rng.sample(partial, min(10, len(partial))):
         bound = table.resolve[strategy]
         assert on.price_resolution(signature, strategy)
-        assert bound <= table.resolve[strategy] * (1 + 1e-9), table.space.strategies[strategy]
+        assert bound <= table.resolve[strategy] * (1 + 1e-9), f"strategy {strategy} of {signature}"

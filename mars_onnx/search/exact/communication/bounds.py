@@ -49,6 +49,9 @@ class _Moves:
     piece of what one other member holds: as many as it takes to make up what is lacking; or, where something is kept,
     boxes beside that, on one side each, unless another one holds all that is needed.
 
+    Where all of a cluster together hold nothing of some range that a member lacks, a message along that axis comes from
+    afar.
+
     Who holds nothing gets messages at the end, from those who have gained something by then, if anybody has.
     """
 
@@ -86,11 +89,11 @@ class _Moves:
         port, members = self._port, self._members
         gained = self._gained(rows)
         missing = self._volumes - gained.kept
-        waits = self._waits(rows, missing[..., :members], gained)
+        waits, certain = self._waits(rows, missing[..., :members], gained)
         missing *= self._width
         lack = missing[..., :members]
         rate = np.minimum(port.near_s_per_byte, port.far_s_per_byte) if port.one_port else port.all_s_per_byte
-        seconds: FloatArray = (waits + lack * rate).max(axis=-1)
+        seconds: FloatArray = (certain + lack * rate).max(axis=-1)
         # Who takes in what its cluster lacks waits for a message from afar instead of one from nearby.
         others = np.maximum(waits - port.least_latency_s, 2 * port.endpoint_latency_s)
         for number, inside in enumerate(self._clusters):
@@ -99,19 +102,30 @@ class _Moves:
             seconds = np.maximum(seconds, np.where(most > _ROUNDING, across, 0.0))
         return seconds
 
-    def _waits(self, rows: slice, lack: FloatArray, gained: _Gains) -> FloatArray:
-        """Seconds at least that members wait for messages, by the elements that they lack, ``[A, B, members]``."""
+    def _waits(self, rows: slice, lack: FloatArray, gained: _Gains) -> tuple[FloatArray, FloatArray]:
+        """Seconds at least that members wait for messages, by the elements that they lack, ``[A, B, members]``.
+
+        First if all messages may come from nearby, then with those that come from afar for certain.
+        """
         ends, latency_s = self._port.endpoint_latency_s, self._port.least_latency_s
         sources = np.ceil(lack * (1 - _ROUNDING) / np.maximum(gained.piece, 1))
         once = _rounds(sources, self._port) * (latency_s + ends) + ends
         beside = (gained.kept[..., : self._members] > 0) & self._lacks[rows].take(self._number, axis=1)
         single = np.maximum(sources, gained.messages * beside) * (latency_s + 2 * ends)
         waits: FloatArray = np.minimum(np.maximum(gained.waits, once), single)
+        certain = waits
+        if self._clusters:
+            one = np.minimum(gained.far, 1.0) * self._port.further_s
+            along = gained.waits + gained.far * (self._port.chunks * self._port.further_s)
+            certain = np.minimum(np.maximum(along, once + one), single + one)
         empty = self._empty[rows][:, None]
         if empty.any():
             others_gain = ((lack > 0) & ~empty).any(axis=-1, keepdims=True)
-            waits = np.where(empty, np.where(others_gain, once, single), waits)
-        return waits * (lack > 0)
+            # Messages may come from members of the own cluster that have gained what they have from afar.
+            unknown = np.where(others_gain, once, single)
+            waits, certain = np.where(empty, unknown, waits), np.where(empty, unknown, certain)
+        lacking = lack > 0
+        return waits * lacking, certain * lacking
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,17 +137,19 @@ class _Gains:
         waits: Seconds at least for collectives along each dimension along which a member gains something.
         messages: From how many others at least comes what it gains beside what it has.
         piece: Elements that it can get of any one member, at most; or how long they are.
+        far: Along how many dimensions a member lacks what nobody in its cluster has.
     """
 
     kept: FloatArray
     waits: FloatArray
     messages: FloatArray
     piece: FloatArray
+    far: FloatArray
 
     def together(self) -> _Gains:
         """Of all dimensions."""
         kept, piece = self.kept.prod(axis=0), self.piece.prod(axis=0)
-        return _Gains(kept, self.waits.sum(axis=0), self.messages.sum(axis=0), piece)
+        return _Gains(kept, self.waits.sum(axis=0), self.messages.sum(axis=0), piece, self.far.sum(axis=0))
 
     def between(self, rows: IntArray, columns: IntArray) -> _Gains:
         """What is said of kinds of layouts, as of layouts."""
@@ -144,7 +160,7 @@ class _Gains:
             found: FloatArray = gains.reshape(-1, gains.shape[-1]).take(pairs, axis=0)
             return found
 
-        return _Gains(of(self.kept), of(self.waits), of(self.messages), of(self.piece))
+        return _Gains(of(self.kept), of(self.waits), of(self.messages), of(self.piece), of(self.far))
 
     def add(self, other: _Gains) -> None:
         """Take in another dimension."""
@@ -152,6 +168,7 @@ class _Gains:
         np.add(self.waits, other.waits, out=self.waits)
         np.add(self.messages, other.messages, out=self.messages)
         np.multiply(self.piece, other.piece, out=self.piece)
+        np.add(self.far, other.far, out=self.far)
 
 
 def _gains(held: _Ranges, needed: _Ranges, piece: FloatArray, port: Ports) -> _Gains:
@@ -167,6 +184,11 @@ def _gains(held: _Ranges, needed: _Ranges, piece: FloatArray, port: Ports) -> _G
     low, high = held.low[:, :, None], held.high[:, :, None]
     start, stop = needed.low[:, None], needed.high[:, None]
     common = _overlap(low, high, start, stop)
+    far = np.zeros_like(piece)
+    if low.shape[-1] > members:
+        around = members + port.group
+        inside = (start[..., :members] >= low[..., around]) & (stop[..., :members] <= high[..., around])
+        far = (~inside & (start < stop)[..., :members]).astype(np.float64)
     low, high, start, stop = low[..., :members], high[..., :members], start[..., :members], stop[..., :members]
     longest = np.maximum((high - low).max(axis=-1, keepdims=True), 1)
     before = np.maximum(np.minimum(low, stop) - start, 0)
@@ -174,7 +196,7 @@ def _gains(held: _Ranges, needed: _Ranges, piece: FloatArray, port: Ports) -> _G
     messages = np.ceil(before / longest) + np.ceil(behind / longest)
     ends = port.endpoint_latency_s
     collective_s = port.chunks * (_rounds(messages, port) * (port.least_latency_s + ends) + ends)
-    return _Gains(common, np.where(messages > 0, collective_s, 0.0), messages, piece)
+    return _Gains(common, np.where(messages > 0, collective_s, 0.0), messages, piece, far)
 
 
 def _rounds(sources: FloatArray, port: Ports) -> FloatArray:
@@ -196,7 +218,7 @@ def _crossing(missing: FloatArray, lack: FloatArray, others: FloatArray, port: P
     """
     fastest = np.minimum(port.near_s_per_byte, port.far_s_per_byte)[inside]
     far = float(port.far_latency_s[inside].min())
-    seconds: FloatArray = far + missing / port.far_bytes_per_s[inside].sum() + 2 * port.endpoint_latency_s
+    seconds: FloatArray = far + missing / port.far_bytes_per_s[inside].sum() + others.min(axis=-1)
     if port.one_port:
         # Of the members, the one that takes most across pays for that, and for what it lacks itself.
         share = missing / len(inside) * np.maximum(port.far_s_per_byte[inside].min() - fastest.max(), 0.0)

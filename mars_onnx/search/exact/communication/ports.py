@@ -53,6 +53,14 @@ class Ports:
         return tuple(np.flatnonzero(self.group == number) for number in np.unique(self.group))
 
     @cached_property
+    def further_s(self) -> FloatArray:
+        """How much longer a message from another cluster takes, to any member of a member's own, than the quickest."""
+        latency_s = np.empty(len(self.group))
+        for inside in self.groups:
+            latency_s[inside] = self.far_latency_s[inside].min()
+        return latency_s - self.least_latency_s
+
+    @cached_property
     def least_latency_s(self) -> float:
         """Of any message."""
         return float(np.minimum(self.near_latency_s, self.far_latency_s).min())

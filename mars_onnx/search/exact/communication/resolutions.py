@@ -25,26 +25,28 @@ def resolution_bounds(
         scattered: Per strategy whether the sum is.
         port: How fast data can come in.
     """
-    mean = kept.mean(axis=-1)
-    fastest = np.minimum(port.near_s_per_byte, port.far_s_per_byte)
+    passes = np.where(scattered, 1, 2)
     if port.one_port:
-        # Of unequal pieces a member takes in those of the others, too: the mean is what is certain.
-        volume = mean * np.where(scattered, parts - 1, 2 * (parts - 1) / parts)
-        rounds = np.ceil(np.log2(parts)) * np.where(scattered, 1, 2)
+        taken = np.where(scattered, parts - 1, 2 * (parts - 1) / parts)
+        rounds, fastest = np.ceil(np.log2(parts)) * passes, np.minimum(port.near_s_per_byte, port.far_s_per_byte)
     else:
-        volume, rounds, fastest = mean, np.ones(len(parts)), port.all_s_per_byte
-    gathered = volume * fastest.min()
-    seconds: FloatArray = rounds * port.least_latency_s + gathered
-    if len(port.groups) > 1 and port.one_port:
+        taken, rounds, fastest = np.ones(len(parts)), passes, port.all_s_per_byte
+    s_per_byte = taken * fastest.min()
+    waits = rounds * port.least_latency_s + (rounds + 1) * port.endpoint_latency_s
+    # Of unequal pieces a member takes in those of the others, too: the mean is what is certain.
+    seconds: FloatArray = waits + kept.mean(axis=-1) * s_per_byte
+    if len(port.groups) > 1:
+        # Some members resolve more than others, and not all of them across clusters: of these, the least is certain.
+        least = kept.min(axis=-1)
         for inside in port.groups:
             # Where a group lacks a part, every byte that it keeps takes in something from another group.
             there = np.sort(part.take(inside, axis=1), axis=1)
             lacking = 1 + np.count_nonzero(there[:, 1:] != there[:, :-1], axis=1) < parts
-            # Pieces of one group pass through members of another, so that only means over all of them are certain.
-            across = np.minimum(kept.take(inside, axis=1).mean(axis=-1), mean)
             # All holders of an all-reduce keep the same bytes, of which each may take in its share.
-            across = np.where(scattered, across, across / len(inside))
-            extra = max(float(port.far_s_per_byte[inside].min() - fastest[inside].max()), 0.0)
-            crossing = float(port.far_latency_s[inside].min()) + gathered + across * extra
-            seconds = np.where(lacking & (across > 0), np.maximum(seconds, crossing), seconds)
+            across = np.where(scattered, least, least / len(inside))
+            extra = max(float(port.far_s_per_byte[inside].min() - fastest[inside].max()), 0.0) if port.one_port else 0.0
+            further = float(port.far_latency_s[inside].min()) - port.least_latency_s
+            crossing = waits + further + least * s_per_byte + across * extra
+            some = lacking & (kept.take(inside, axis=1) > 0).any(axis=-1)
+            seconds = np.where(some, np.maximum(seconds, crossing), seconds)
     return seconds
