@@ -93,12 +93,14 @@ class _Moves:
         missing *= self._width
         lack = missing[..., :members]
         rate = np.minimum(port.near_s_per_byte, port.far_s_per_byte) if port.one_port else port.all_s_per_byte
-        seconds: FloatArray = (certain + lack * rate).max(axis=-1)
+        own = certain + lack * rate
+        seconds: FloatArray = own.max(axis=-1)
         # Who takes in what its cluster lacks waits for a message from afar instead of one from nearby.
         others = np.maximum(waits - port.least_latency_s, 2 * port.endpoint_latency_s)
         for number, inside in enumerate(self._clusters):
             most = missing[..., members + number]
-            across = _crossing(most, lack.take(inside, axis=-1), others.take(inside, axis=-1), port, inside)
+            members_of = (lack.take(inside, axis=-1), others.take(inside, axis=-1), own.take(inside, axis=-1))
+            across = _crossing(most, *members_of, port, inside)
             seconds = np.maximum(seconds, np.where(most > _ROUNDING, across, 0.0))
         return seconds
 
@@ -206,13 +208,16 @@ def _rounds(sources: FloatArray, port: Ports) -> FloatArray:
     return rounds
 
 
-def _crossing(missing: FloatArray, lack: FloatArray, others: FloatArray, port: Ports, inside: IntArray) -> FloatArray:
+def _crossing(
+    missing: FloatArray, lack: FloatArray, others: FloatArray, own: FloatArray, port: Ports, inside: IntArray
+) -> FloatArray:
     """Seconds at least until a cluster has what it lacks.
 
     Args:
         missing: Bytes that it lacks.
         lack: Bytes that its members lack, last dimension.
         others: Seconds that they wait for messages besides the one from afar.
+        own: Seconds at least that each takes if all that it lacks comes as fast as anything.
         port: How fast data comes to all members.
         inside: Places of those of the cluster.
     """
@@ -223,6 +228,8 @@ def _crossing(missing: FloatArray, lack: FloatArray, others: FloatArray, port: P
         # Of the members, the one that takes most across pays for that, and for what it lacks itself.
         share = missing / len(inside) * np.maximum(port.far_s_per_byte[inside].min() - fastest.max(), 0.0)
         seconds = far + share + (lack * fastest.min() + others).min(axis=-1)
+        # On average they pay for that as well, besides what each pays in any case.
+        seconds = np.maximum(seconds, own.mean(axis=-1) + share)
     return seconds
 
 
