@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from mars_onnx.search.exact.communication.sides import Sides, numbered, volumes
 from mars_onnx.search.exact.strategies.space import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
+Element = TypeVar("Element", np.float64, np.bool_)
 
 #: Fewer elements than this are missing by rounding only.
 _ROUNDING = 1e-9
@@ -89,45 +91,45 @@ class _Moves:
         port, members = self._port, self._members
         gained = self._gained(rows)
         missing = self._volumes - gained.kept
-        waits, certain = self._waits(rows, missing[..., :members], gained)
+        own = self._waits(rows, missing[..., :members], gained)
         missing *= self._width
-        lack = missing[..., :members]
         rate = np.minimum(port.near_s_per_byte, port.far_s_per_byte) if port.one_port else port.all_s_per_byte
-        own = certain + lack * rate
+        own += missing[..., :members] * rate
         seconds: FloatArray = own.max(axis=-1)
-        # Who takes in what its cluster lacks waits for a message from afar instead of one from nearby.
-        others = np.maximum(waits - port.least_latency_s, 2 * port.endpoint_latency_s)
         for number, inside in enumerate(self._clusters):
             most = missing[..., members + number]
-            members_of = (lack.take(inside, axis=-1), others.take(inside, axis=-1), own.take(inside, axis=-1))
-            across = _crossing(most, *members_of, port, inside)
+            across = _crossing(most, own.take(inside, axis=-1), port, inside)
             seconds = np.maximum(seconds, np.where(most > _ROUNDING, across, 0.0))
         return seconds
 
-    def _waits(self, rows: slice, lack: FloatArray, gained: _Gains) -> tuple[FloatArray, FloatArray]:
-        """Seconds at least that members wait for messages, by the elements that they lack, ``[A, B, members]``.
-
-        First if all messages may come from nearby, then with those that come from afar for certain.
-        """
-        ends, latency_s = self._port.endpoint_latency_s, self._port.least_latency_s
-        sources = np.ceil(lack * (1 - _ROUNDING) / np.maximum(gained.piece, 1))
-        once = _rounds(sources, self._port) * (latency_s + ends) + ends
+    def _waits(self, rows: slice, lack: FloatArray, gained: _Gains) -> FloatArray:
+        """Seconds at least that members wait for messages, by the elements that they lack, ``[A, B, members]``."""
+        port = self._port
+        ends, latency_s = port.endpoint_latency_s, port.least_latency_s
+        sources = np.maximum(gained.piece, 1.0)
+        np.divide(lack, sources, out=sources)
+        sources *= 1 - _ROUNDING
+        np.ceil(sources, out=sources)
+        once = (_rounds(sources) if port.one_port else 1.0) * (latency_s + ends) + ends
         beside = (gained.kept[..., : self._members] > 0) & self._lacks[rows].take(self._number, axis=1)
-        single = np.maximum(sources, gained.messages * beside) * (latency_s + 2 * ends)
-        waits: FloatArray = np.minimum(np.maximum(gained.waits, once), single)
-        certain = waits
-        if self._clusters:
-            one = np.minimum(gained.far, 1.0) * self._port.further_s
-            along = gained.waits + gained.far * (self._port.chunks * self._port.further_s)
-            certain = np.minimum(np.maximum(along, once + one), single + one)
+        single = np.maximum(sources, gained.messages * beside, out=sources)
+        single *= latency_s + 2 * ends
         empty = self._empty[rows][:, None]
+        unknown = None
         if empty.any():
-            others_gain = ((lack > 0) & ~empty).any(axis=-1, keepdims=True)
             # Messages may come from members of the own cluster that have gained what they have from afar.
+            others_gain = ((lack > 0) & ~empty).any(axis=-1, keepdims=True)
             unknown = np.where(others_gain, once, single)
-            waits, certain = np.where(empty, unknown, waits), np.where(empty, unknown, certain)
-        lacking = lack > 0
-        return waits * lacking, certain * lacking
+        if self._clusters:
+            further = gained.far * port.further_s
+            single += further
+            once = once + further
+        waits: FloatArray = np.maximum(gained.waits, once)
+        np.minimum(waits, single, out=waits)
+        if unknown is not None:
+            waits = np.where(empty, unknown, waits)
+        waits *= lack > 0
+        return waits
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,30 +138,32 @@ class _Gains:
 
     Attributes:
         kept: Elements that a box keeps, of members and of clusters; or how long it is.
-        waits: Seconds at least for collectives along each dimension along which a member gains something.
+        waits: Seconds at least for collectives along each dimension along which a member gains something; for one with
+            a message from afar if it lacks what nobody in its cluster has.
         messages: From how many others at least comes what it gains beside what it has.
         piece: Elements that it can get of any one member, at most; or how long they are.
-        far: Along how many dimensions a member lacks what nobody in its cluster has.
+        far: Whether there is such a dimension.
     """
 
     kept: FloatArray
     waits: FloatArray
     messages: FloatArray
     piece: FloatArray
-    far: FloatArray
+    far: BoolArray
 
     def together(self) -> _Gains:
         """Of all dimensions."""
         kept, piece = self.kept.prod(axis=0), self.piece.prod(axis=0)
-        return _Gains(kept, self.waits.sum(axis=0), self.messages.sum(axis=0), piece, self.far.sum(axis=0))
+        far: BoolArray = np.logical_or.reduce(self.far, axis=0)
+        return _Gains(kept, self.waits.sum(axis=0), self.messages.sum(axis=0), piece, far)
 
     def between(self, rows: IntArray, columns: IntArray) -> _Gains:
         """What is said of kinds of layouts, as of layouts."""
         pairs = rows[:, None] * self.kept.shape[1] + columns
 
-        def of(gains: FloatArray) -> FloatArray:
+        def of(gains: npt.NDArray[Element]) -> npt.NDArray[Element]:
             # Taking rows of one long list is several times as fast as indexing by two dimensions.
-            found: FloatArray = gains.reshape(-1, gains.shape[-1]).take(pairs, axis=0)
+            found: npt.NDArray[Element] = gains.reshape(-1, gains.shape[-1]).take(pairs, axis=0)
             return found
 
         return _Gains(of(self.kept), of(self.waits), of(self.messages), of(self.piece), of(self.far))
@@ -170,7 +174,7 @@ class _Gains:
         np.add(self.waits, other.waits, out=self.waits)
         np.add(self.messages, other.messages, out=self.messages)
         np.multiply(self.piece, other.piece, out=self.piece)
-        np.add(self.far, other.far, out=self.far)
+        np.logical_or(self.far, other.far, out=self.far)
 
 
 def _gains(held: _Ranges, needed: _Ranges, piece: FloatArray, port: Ports) -> _Gains:
@@ -186,50 +190,47 @@ def _gains(held: _Ranges, needed: _Ranges, piece: FloatArray, port: Ports) -> _G
     low, high = held.low[:, :, None], held.high[:, :, None]
     start, stop = needed.low[:, None], needed.high[:, None]
     common = _overlap(low, high, start, stop)
-    far = np.zeros_like(piece)
+    far = np.zeros(piece.shape, np.bool_)
     if low.shape[-1] > members:
         around = members + port.group
-        inside = (start[..., :members] >= low[..., around]) & (stop[..., :members] <= high[..., around])
-        far = (~inside & (start < stop)[..., :members]).astype(np.float64)
+        beyond = (start[..., :members] < low.take(around, axis=-1)) | (stop[..., :members] > high.take(around, axis=-1))
+        far = beyond & (start < stop)[..., :members]
     low, high, start, stop = low[..., :members], high[..., :members], start[..., :members], stop[..., :members]
     longest = np.maximum((high - low).max(axis=-1, keepdims=True), 1)
     before = np.maximum(np.minimum(low, stop) - start, 0)
     behind = np.maximum(stop - np.maximum(high, start), 0)
     messages = np.ceil(before / longest) + np.ceil(behind / longest)
     ends = port.endpoint_latency_s
-    collective_s = port.chunks * (_rounds(messages, port) * (port.least_latency_s + ends) + ends)
+    rounds = _rounds(messages) if port.one_port else 1.0
+    collective_s = port.chunks * (rounds * (port.least_latency_s + ends) + ends + far * port.further_s)
     return _Gains(common, np.where(messages > 0, collective_s, 0.0), messages, piece, far)
 
 
-def _rounds(sources: FloatArray, port: Ports) -> FloatArray:
-    """Rounds at least until something of so many others is there: with one message at a time, log2(1 + n)."""
+def _rounds(sources: FloatArray) -> FloatArray:
+    """Rounds at least until something of so many others is there, with one message at a time: log2(1 + n)."""
     # The exponent of a number is how often it can be halved.
-    rounds: FloatArray = (np.frexp(sources)[1] if port.one_port else sources > 0).astype(np.float64)
+    rounds: FloatArray = np.frexp(sources)[1].astype(np.float64)
     return rounds
 
 
-def _crossing(
-    missing: FloatArray, lack: FloatArray, others: FloatArray, own: FloatArray, port: Ports, inside: IntArray
-) -> FloatArray:
+def _crossing(missing: FloatArray, own: FloatArray, port: Ports, inside: IntArray) -> FloatArray:
     """Seconds at least until a cluster has what it lacks.
 
     Args:
         missing: Bytes that it lacks.
-        lack: Bytes that its members lack, last dimension.
-        others: Seconds that they wait for messages besides the one from afar.
-        own: Seconds at least that each takes if all that it lacks comes as fast as anything.
+        own: Seconds at least that its members take if all that they lack comes as fast as anything, last dimension.
         port: How fast data comes to all members.
         inside: Places of those of the cluster.
     """
-    fastest = np.minimum(port.near_s_per_byte, port.far_s_per_byte)[inside]
-    far = float(port.far_latency_s[inside].min())
-    seconds: FloatArray = far + missing / port.far_bytes_per_s[inside].sum() + others.min(axis=-1)
+    seconds: FloatArray
     if port.one_port:
-        # Of the members, the one that takes most across pays for that, and for what it lacks itself.
-        share = missing / len(inside) * np.maximum(port.far_s_per_byte[inside].min() - fastest.max(), 0.0)
-        seconds = far + share + (lack * fastest.min() + others).min(axis=-1)
-        # On average they pay for that as well, besides what each pays in any case.
-        seconds = np.maximum(seconds, own.mean(axis=-1) + share)
+        # On average, members pay for what comes across besides what each pays in any case.
+        fastest = np.minimum(port.near_s_per_byte, port.far_s_per_byte)[inside]
+        extra = max(float(port.far_s_per_byte[inside].min() - fastest.max()), 0.0)
+        seconds = own.mean(axis=-1) + missing / len(inside) * extra
+        return seconds
+    far = float(port.far_latency_s[inside].min())
+    seconds = far + missing / port.far_bytes_per_s[inside].sum() + 2 * port.endpoint_latency_s
     return seconds
 
 
