@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-import numpy.typing as npt
-
 from mars_onnx.geometry import Range, volume
 from mars_onnx.redistribution.groups import overlap
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
 
 Sizes = tuple[int, ...]
-IntArray = npt.NDArray[np.int64]
-
-#: Messages of more members are looked at together.
-_FEW = 4
 
 
 def _elements(fragments: Iterable[Fragment | None]) -> Sizes:
@@ -45,8 +38,6 @@ def sizes_of(collective: Collective) -> Sizes:
             width = volume(tuple(extent for axis, extent in enumerate(first) if axis not in axes))
             given_ranges = [[given.box[axis] for axis in axes] if given else None for given in inputs]
             taken_ranges = [[taken.box[axis] for axis in axes] if taken else None for taken in outputs]
-            if len(inputs) > _FEW:
-                return tuple((width * _all_common(given_ranges, taken_ranges)).ravel().tolist())
             return tuple(
                 [
                     width * _common(given, taken) if given and taken and i != j else 0
@@ -64,14 +55,3 @@ def _common(given: Sequence[Range], taken: Sequence[Range]) -> int:
     for one, other in zip(given, taken, strict=True):
         result *= overlap(one, other)
     return result
-
-
-def _all_common(given: Sequence[Sequence[Range] | None], taken: Sequence[Sequence[Range] | None]) -> IntArray:
-    """The same from every box to every other, ``[given, taken]``; nothing to itself."""
-    axes = range(max(len(own) for own in given if own))
-    nothing = [(0, 0) for _ in axes]
-    low, high = np.asarray([own or nothing for own in given], np.int64).T[..., None]
-    start, stop = np.asarray([own or nothing for own in taken], np.int64).T[:, :, None]
-    common: IntArray = np.maximum(np.minimum(high, stop) - np.maximum(low, start), 0).prod(axis=0)
-    np.fill_diagonal(common, 0)
-    return common

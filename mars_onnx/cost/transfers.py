@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise, permutations
 
 import numpy as np
@@ -53,24 +52,15 @@ class Step:
 
     def curves(self, nbytes: FloatArray) -> Iterator[Curve]:
         """The same of several rounds, for any multiple of ``nbytes`` ``[rounds, transfers]``; of nothing, no curve."""
-        slopes = np.where(nbytes > 0, self._beyond_latency(nbytes), -1.0)
-        # Of transfers with equal latencies the steepest is the slowest.
-        latencies, transfers = self._latencies
-        steepest = [slopes[:, own].max(axis=1).tolist() for own in transfers]
-        # Most rounds are like the one before.
-        known: dict[tuple[float, ...], Curve] = {}
-        for own in zip(*steepest, strict=True):
-            lines = [(latency, slope) for latency, slope in zip(latencies, own, strict=True) if slope >= 0]
-            if lines:
-                if own not in known:
-                    known[own] = Curve.highest(lines)
-                yield known[own]
-
-    @cached_property
-    def _latencies(self) -> tuple[list[float], list[npt.NDArray[np.intp]]]:
-        """All latencies, and which transfers have them."""
-        values, number = np.unique(self.alpha, return_inverse=True)
-        return values.tolist(), [np.flatnonzero(number == place) for place in range(len(values))]
+        alpha = self.alpha.tolist()
+        for slopes, sizes in zip(self._beyond_latency(nbytes).tolist(), nbytes.tolist(), strict=True):
+            # Of transfers with equal latencies the steepest is the slowest.
+            steepest: dict[float, float] = {}
+            for latency, slope, size in zip(alpha, slopes, sizes, strict=True):
+                if size > 0 and slope > steepest.get(latency, -1.0):
+                    steepest[latency] = slope
+            if steepest:
+                yield Curve.highest(steepest.items())
 
     def _beyond_latency(self, sizes: FloatArray) -> FloatArray:
         """Seconds of every transfer without its latency; in proportion to the sizes."""
