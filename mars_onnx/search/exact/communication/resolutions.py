@@ -16,7 +16,8 @@ def resolution_bounds(
     """Seconds at least to resolve the partial sums of strategies, each of which leaves some.
 
     Of ``p`` parts, a member that keeps ``r`` bytes of the sum has to take in ``(p - 1) r`` if it alone keeps them, and
-    ``2 (p - 1) / p r`` if all holders keep all (Patarasuk and Yuan, 2009), in as many rounds as doubling takes.
+    ``2 (p - 1) / p r`` if all holders keep all (Patarasuk and Yuan, 2009), in as many rounds as doubling takes. All
+    holders may also send their parts to all others, one after the other.
 
     Args:
         kept: Bytes that each member keeps, ``[strategies, members]``.
@@ -26,27 +27,34 @@ def resolution_bounds(
         port: How fast data can come in.
     """
     passes = np.where(scattered, 1, 2)
+    ends, near_s = port.endpoint_latency_s, port.least_latency_s
     if port.one_port:
-        taken = np.where(scattered, parts - 1, 2 * (parts - 1) / parts)
         rounds, fastest = np.ceil(np.log2(parts)) * passes, np.minimum(port.near_s_per_byte, port.far_s_per_byte)
     else:
-        taken, rounds, fastest = np.ones(len(parts)), passes, port.all_s_per_byte
-    s_per_byte = taken * fastest.min()
-    waits = rounds * port.least_latency_s + (rounds + 1) * port.endpoint_latency_s
+        rounds, fastest = passes, port.all_s_per_byte
+    s_per_byte = np.where(scattered, parts - 1, 2 * (parts - 1) / parts) * fastest.min()
+    waits = rounds * near_s + (rounds + 1) * ends
     # Of unequal pieces a member takes in those of the others, too: the mean is what is certain.
-    seconds: FloatArray = waits + kept.mean(axis=-1) * s_per_byte
+    seconds: FloatArray = waits + np.where(scattered, kept.mean(axis=-1), kept.max(axis=-1)) * s_per_byte
     if len(port.groups) > 1:
-        # Some members resolve more than others, and not all of them across clusters: of these, the least is certain.
+        # Some members resolve more than others, and not all of them across clusters: of pieces, the least is certain.
         least = kept.min(axis=-1)
         for inside in port.groups:
             # Where a group lacks a part, every byte that it keeps takes in something from another group.
             there = np.sort(part.take(inside, axis=1), axis=1)
-            lacking = 1 + np.count_nonzero(there[:, 1:] != there[:, :-1], axis=1) < parts
-            # All holders of an all-reduce keep the same bytes, of which each may take in its share.
-            across = np.where(scattered, least, least / len(inside))
-            extra = max(float(port.far_s_per_byte[inside].min() - fastest[inside].max()), 0.0) if port.one_port else 0.0
-            further = float(port.far_latency_s[inside].min()) - port.least_latency_s
-            crossing = waits + further + least * s_per_byte + across * extra
-            some = lacking & (kept.take(inside, axis=1) > 0).any(axis=-1)
-            seconds = np.where(some, np.maximum(seconds, crossing), seconds)
+            different = 1 + np.count_nonzero(there[:, 1:] != there[:, :-1], axis=1)
+            most = kept.take(inside, axis=1).max(axis=-1)
+            far_s = float(port.far_latency_s[inside].min())
+            near_rate, far_rate, extra = fastest.min(), fastest.min(), 0.0
+            if port.one_port:
+                far_rate = max(far_rate, float(port.far_s_per_byte[inside].min()))
+                extra = max(far_rate - float(fastest[inside].max()), 0.0)
+            # What has been summed goes back across as well. All who sum up together keep the same bytes, of which those
+            # of a cluster may each take in a share.
+            summed = waits + 2 * (far_s - near_s) + most * (s_per_byte + extra / different)
+            alone = different * (near_s + 2 * ends + most * near_rate)
+            alone += (parts - different) * (far_s + 2 * ends + most * far_rate)
+            pieces = waits + far_s - near_s + least * (s_per_byte + extra)
+            crossing = np.where(scattered, pieces, np.minimum(summed, alone))
+            seconds = np.where((different < parts) & (most > 0), np.maximum(seconds, crossing), seconds)
     return seconds
