@@ -1,7 +1,23 @@
-"""What redistributions take at least, for many pairs of layouts at once."""
+"""What redistributions take at least, for many pairs of layouts at once.
+
+A plan (:mod:`mars_onnx.redistribution`) is regular for a member, or it gets single messages. A regular one goes axis by
+axis, and who takes part in several collectives does so one after the other: a member that gains something along several
+axes waits for messages along each of them. Single messages come one after the other too, each with a piece of what one
+other member holds: as many as it takes to make up what is lacking; or, where something is kept, boxes beside that, on
+one side each, unless another one holds all that is needed.
+
+Where all of a cluster together hold nothing of some range that a member lacks, a message along that axis comes from
+afar.
+
+Who holds nothing gets messages at the end, from those who have gained something by then, if anybody has.
+
+Few pairs of several tensors are looked at together, pair by pair. Of many pairs, most are alike in a dimension: there
+it is found out once for all that are (:class:`_Grid`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,116 +36,205 @@ Element = TypeVar("Element", np.float64, np.bool_)
 _ROUNDING = 1e-9
 #: Members of pairs of layouts that are looked at together: what is known of them stays in the processor's cache.
 _AT_ONCE = 50_000
-#: With no more than these, all dimensions are looked at together.
+#: With no more than these, pairs of layouts are looked at one by one, and with those of other tensors.
 _FEW = 10_000
 
 
-def move_bounds(sources: Sides, targets: Sides, port: Ports, bits: int) -> FloatArray:
-    """Seconds at least from ``A`` layouts to ``B`` layouts: every member takes in what it lacks, and waits for it.
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """From which layouts to which others a tensor may have to go.
 
-    Args:
+    Attributes:
         sources: What is held.
         targets: What is needed.
-        port: How fast data comes to the members.
         bits: Width of an element.
+    """
+
+    sources: Sides
+    targets: Sides
+    bits: int
+
+
+def move_bounds(asked: Sequence[Asked], port: Ports) -> list[FloatArray]:
+    """Seconds at least from layouts to layouts: every member takes in what it lacks, and waits for it.
+
+    Args:
+        asked: Of tensors on the same members.
+        port: How fast data comes to these.
 
     Returns:
-        ``[A, B]``.
+        For each ``[sources, targets]``.
     """
-    held, needed = sources.held, targets.needed
-    moves = _Moves(held, needed, sources.members, port, bits / 8)
-    several = max(1, _AT_ONCE // (len(needed) * sources.members))
-    return np.concatenate([moves.seconds(slice(start, start + several)) for start in range(0, len(held), several)])
+    found: dict[int, FloatArray] = {}
+    few: list[int] = []
+    for place, own in enumerate(asked):
+        held, needed = own.sources.held, own.targets.needed
+        if held.shape[0] * needed.shape[0] * needed.shape[1] <= _FEW:
+            few.append(place)
+        else:
+            found[place] = _Grid(held, needed, own.sources.members, port, own.bits / 8).seconds()
+    found.update(zip(few, _of_few([asked[place] for place in few], port), strict=True))
+    return [found[place] for place in range(len(asked))]
 
 
-class _Moves:
-    """All moves from some layouts to some others.
+def _of_few(asked: Sequence[Asked], port: Ports) -> list[FloatArray]:
+    """Pair by pair, all tensors together."""
+    if not asked:
+        return []
+    rank = max(own.sources.held.shape[2] for own in asked)
+    held: list[IntArray] = []
+    needed: list[IntArray] = []
+    shapes = [(len(own.sources.held), len(own.targets.needed)) for own in asked]
+    for own, (rows, columns) in zip(asked, shapes, strict=True):
+        held.append(_of_rank(own.sources.held, rank).repeat(columns, axis=0))
+        wanted = _of_rank(own.targets.needed, rank)
+        needed.append(np.broadcast_to(wanted, (rows, *wanted.shape)).reshape(-1, *wanted.shape[1:]))
+    counts = [rows * columns for rows, columns in shapes]
+    width = np.repeat([own.bits / 8 for own in asked], counts)[:, None, None]
+    pairs = _Pairs(np.concatenate(held), np.concatenate(needed), asked[0].sources.members, port, width)
+    ends = np.cumsum(counts).tolist()
+    seconds = np.split(pairs.seconds(), ends[:-1])
+    return [own.reshape(shape) for own, shape in zip(seconds, shapes, strict=True)]
 
-    A plan (:mod:`mars_onnx.redistribution`) is regular for a member, or it gets single messages. A regular one goes
-    axis by axis, and who takes part in several collectives does so one after the other: a member that gains something
-    along several axes waits for messages along each of them. Single messages come one after the other too, each with a
-    piece of what one other member holds: as many as it takes to make up what is lacking; or, where something is kept,
-    boxes beside that, on one side each, unless another one holds all that is needed.
 
-    Where all of a cluster together hold nothing of some range that a member lacks, a message along that axis comes from
-    afar.
+def _of_rank(boxes: IntArray, rank: int) -> IntArray:
+    """Boxes ``[layouts, boxes, rank, 2]`` with further dimensions that have nothing to cut."""
+    missing = rank - boxes.shape[2]
+    if not missing:
+        return boxes
+    more = np.broadcast_to(np.array([0, 1]), (*boxes.shape[:2], missing, 2))
+    return np.concatenate([boxes, more], axis=2)
 
-    Who holds nothing gets messages at the end, from those who have gained something by then, if anybody has.
-    """
+
+class _Pairs:
+    """Moves from one layout each to another."""
+
+    def __init__(self, held: IntArray, needed: IntArray, members: int, port: Ports, width: FloatArray) -> None:
+        """From what is held to what is needed, of so many members and their clusters, with so many bytes an element."""
+        self._port, self._width, self._members = port, width, members
+        self._held, self._needed = held, needed
+        number = numbered(np.concatenate([held[:, :members], needed[:, :members]]))
+        self._own, self._wanted = number[: len(held)], number[len(held) :]
+
+    def seconds(self) -> FloatArray:
+        """Of all pairs."""
+        several = max(1, _AT_ONCE // self._members)
+        starts = range(0, len(self._held), several)
+        return np.concatenate([self._seconds(slice(start, start + several)) for start in starts])
+
+    def _seconds(self, rows: slice) -> FloatArray:
+        members = self._members
+        held, needed = _ranges(self._held[rows]), _ranges(self._needed[rows])
+        piece = _piece(held, needed, members)[:, :, None]
+        gained = _gains(
+            held.low[:, :, None],
+            held.high[:, :, None],
+            needed.low[:, :, None],
+            needed.high[:, :, None],
+            piece,
+            self._port,
+        )
+        sides = _Sides(
+            volumes(self._needed[rows])[:, None],
+            ~(self._own[rows, :, None] == self._wanted[rows, None]).any(axis=1)[:, None],
+            (volumes(self._held[rows, :members]) == 0)[:, None],
+        )
+        return _seconds(gained.together(), sides, self._width[rows], members, self._port)[:, 0]
+
+
+class _Grid:
+    """Moves from all of some layouts to all of some others."""
 
     def __init__(self, held: IntArray, needed: IntArray, members: int, port: Ports, width: float) -> None:
         """From what is held to what is needed, of so many members and their clusters, with so many bytes an element."""
         self._port, self._width, self._members = port, width, members
-        self._clusters = port.groups if held.shape[1] > members else ()
-        self._around, self._wanted = held, needed
         self._lacks, self._number = _offers(held[:, :members], needed[:, :members])
         self._empty = volumes(held[:, :members]) == 0
         self._volumes = volumes(needed)
-        few = len(held) * self._volumes.size <= _FEW
-        self._axes = () if few else tuple(self._axis(dim) for dim in range(held.shape[2]))
+        self._axes = [self._axis(held[:, :, dim], needed[:, :, dim]) for dim in range(held.shape[2])]
 
-    def _axis(self, dim: int) -> tuple[IntArray, IntArray, _Gains]:
+    def _axis(self, around: IntArray, wanted: IntArray) -> tuple[IntArray, IntArray, _Gains]:
         """One dimension: of what kind every layout is in it, for many are alike, and what kinds gain of each other."""
-        (held, rows), (needed, columns) = _patterns(self._around[:, :, dim]), _patterns(self._wanted[:, :, dim])
+        (held, rows), (needed, columns) = _patterns(around), _patterns(wanted)
         piece = _piece_along(held[:, : self._members], needed[:, : self._members])
-        ranges = _ranges(held[:, :, None]), _ranges(needed[:, :, None])
-        return rows, columns, _gains(*ranges, piece[None], self._port).together()
+        one, other = _ranges(held[:, :, None]), _ranges(needed[:, :, None])
+        gains = _gains(
+            one.low[:, :, None], one.high[:, :, None], other.low[:, None], other.high[:, None], piece[None], self._port
+        )
+        return rows, columns, gains.together()
 
-    def _gained(self, rows: slice) -> _Gains:
-        """What some of the layouts gain to all others."""
-        if not self._axes:
-            held, needed = _ranges(self._around[rows]), _ranges(self._wanted)
-            return _gains(held, needed, _piece(held, needed, self._members), self._port).together()
+    def seconds(self) -> FloatArray:
+        """From every layout to every other."""
+        several = max(1, _AT_ONCE // (len(self._number) * self._members))
+        starts = range(0, len(self._empty), several)
+        return np.concatenate([self._seconds(slice(start, start + several)) for start in starts])
+
+    def _seconds(self, rows: slice) -> FloatArray:
         kinds, others, first = self._axes[0]
         gained = first.between(kinds[rows], others)
         for kinds, others, gains in self._axes[1:]:
             gained.add(gains.between(kinds[rows], others))
-        return gained
+        sides = _Sides(self._volumes, self._lacks[rows].take(self._number, axis=1), self._empty[rows][:, None])
+        return _seconds(gained, sides, self._width, self._members, self._port)
 
-    def seconds(self, rows: slice) -> FloatArray:
-        """From some of the layouts to all others."""
-        port, members = self._port, self._members
-        gained = self._gained(rows)
-        missing = self._volumes - gained.kept
-        own = self._waits(rows, missing[..., :members], gained)
-        missing *= self._width
-        rate = np.minimum(port.near_s_per_byte, port.far_s_per_byte) if port.one_port else port.all_s_per_byte
-        own += missing[..., :members] * rate
-        seconds: FloatArray = own.max(axis=-1)
-        for number, inside in enumerate(self._clusters):
-            most = missing[..., members + number]
-            across = _crossing(most, own.take(inside, axis=-1), port, inside)
-            seconds = np.maximum(seconds, np.where(most > _ROUNDING, across, 0.0))
-        return seconds
 
-    def _waits(self, rows: slice, lack: FloatArray, gained: _Gains) -> FloatArray:
-        """Seconds at least that members wait for messages, by the elements that they lack, ``[A, B, members]``."""
-        port = self._port
-        ends, latency_s = port.endpoint_latency_s, port.least_latency_s
-        sources = np.maximum(gained.piece, 1.0)
-        np.divide(lack, sources, out=sources)
-        sources *= 1 - _ROUNDING
-        np.ceil(sources, out=sources)
-        once = (_rounds(sources) if port.one_port else 1.0) * (latency_s + ends) + ends
-        beside = (gained.kept[..., : self._members] > 0) & self._lacks[rows].take(self._number, axis=1)
-        single = np.maximum(sources, gained.messages * beside, out=sources)
-        single *= latency_s + 2 * ends
-        empty = self._empty[rows][:, None]
-        unknown = None
-        if empty.any():
-            # Messages may come from members of the own cluster that have gained what they have from afar.
-            others_gain = ((lack > 0) & ~empty).any(axis=-1, keepdims=True)
-            unknown = np.where(others_gain, once, single)
-        if self._clusters:
-            further = gained.far * port.further_s
-            single += further
-            once = once + further
-        waits: FloatArray = np.maximum(gained.waits, once)
-        np.minimum(waits, single, out=waits)
-        if unknown is not None:
-            waits = np.where(empty, unknown, waits)
-        waits *= lack > 0
-        return waits
+@dataclass(frozen=True, eq=False)
+class _Sides:
+    """What has to be known of layouts besides what they gain of each other.
+
+    Attributes:
+        volumes: Elements that members and clusters need.
+        apart: Whether nobody holds just what a member needs.
+        empty: Whether a member holds nothing.
+    """
+
+    volumes: FloatArray
+    apart: BoolArray
+    empty: BoolArray
+
+
+def _seconds(gained: _Gains, sides: _Sides, width: FloatArray | float, members: int, port: Ports) -> FloatArray:
+    """Seconds at least of pairs of layouts, ``[A, B]``, by what members gain, and how wide elements are."""
+    missing = sides.volumes - gained.kept
+    own = _waits(gained, missing[..., :members], sides, port)
+    missing *= width
+    rate = np.minimum(port.near_s_per_byte, port.far_s_per_byte) if port.one_port else port.all_s_per_byte
+    own += missing[..., :members] * rate
+    seconds: FloatArray = own.max(axis=-1)
+    for number, inside in enumerate(port.groups if missing.shape[-1] > members else ()):
+        most = missing[..., members + number]
+        across = _crossing(most, own.take(inside, axis=-1), port, inside)
+        seconds = np.maximum(seconds, np.where(most > _ROUNDING, across, 0.0))
+    return seconds
+
+
+def _waits(gained: _Gains, lack: FloatArray, sides: _Sides, port: Ports) -> FloatArray:
+    """Seconds at least that members wait for messages, by the elements that they lack, ``[A, B, members]``."""
+    ends, latency_s = port.endpoint_latency_s, port.least_latency_s
+    members = lack.shape[-1]
+    sources = np.maximum(gained.piece, 1.0)
+    np.divide(lack, sources, out=sources)
+    sources *= 1 - _ROUNDING
+    np.ceil(sources, out=sources)
+    once = (_rounds(sources) if port.one_port else 1.0) * (latency_s + ends) + ends
+    beside = (gained.kept[..., :members] > 0) & sides.apart
+    single = np.maximum(sources, gained.messages * beside, out=sources)
+    single *= latency_s + 2 * ends
+    unknown = None
+    if sides.empty.any():
+        # Messages may come from members of the own cluster that have gained what they have from afar.
+        others_gain = ((lack > 0) & ~sides.empty).any(axis=-1, keepdims=True)
+        unknown = np.where(others_gain, once, single)
+    if gained.kept.shape[-1] > members:
+        further = gained.far * port.further_s
+        single += further
+        once = once + further
+    waits: FloatArray = np.maximum(gained.waits, once)
+    np.minimum(waits, single, out=waits)
+    if unknown is not None:
+        waits = np.where(sides.empty, unknown, waits)
+    waits *= lack > 0
+    return waits
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,18 +282,20 @@ class _Gains:
         np.logical_or(self.far, other.far, out=self.far)
 
 
-def _gains(held: _Ranges, needed: _Ranges, piece: FloatArray, port: Ports) -> _Gains:
+def _gains(
+    low: FloatArray, high: FloatArray, start: FloatArray, stop: FloatArray, piece: FloatArray, port: Ports
+) -> _Gains:
     """Per dimension, of ``A`` layouts that are held and ``B`` that are needed; the first boxes are those of members.
 
     Args:
-        held: What is held.
-        needed: What is needed.
+        low: Where what is held starts, ``[rank, A, B or 1, boxes]``.
+        high: Where it stops.
+        start: Where what is needed starts, ``[rank, A or 1, B, boxes]``.
+        stop: Where it stops.
         piece: How much of that one member has at most, ``[rank, A, B, members]``.
         port: How fast data comes to them.
     """
     members = piece.shape[-1]
-    low, high = held.low[:, :, None], held.high[:, :, None]
-    start, stop = needed.low[:, None], needed.high[:, None]
     common = _overlap(low, high, start, stop)
     far = np.zeros(piece.shape, np.bool_)
     if low.shape[-1] > members:
@@ -253,10 +360,13 @@ def _ranges(boxes: IntArray) -> _Ranges:
 
 
 def _piece(held: _Ranges, needed: _Ranges, members: int) -> FloatArray:
-    """The most that any member has of what each needs, ``[rank, A, B, members]``."""
-    low, high = held.low[:, :, :members, None, None], held.high[:, :, :members, None, None]
-    start, stop = needed.low[:, None, None, :, :members], needed.high[:, None, None, :, :members]
-    found: FloatArray = _overlap(low, high, start, stop).max(axis=2)
+    """The most that any member has of what each needs, pair by pair, ``[rank, pairs, members]``."""
+    # With the pairs last, processors have long rows to work on.
+    low, high = (np.ascontiguousarray(own[..., :members].swapaxes(1, 2))[:, :, None] for own in (held.low, held.high))
+    start, stop = (
+        np.ascontiguousarray(own[..., :members].swapaxes(1, 2))[:, None] for own in (needed.low, needed.high)
+    )
+    found: FloatArray = np.ascontiguousarray(_overlap(low, high, start, stop).max(axis=1).swapaxes(1, 2))
     return found
 
 

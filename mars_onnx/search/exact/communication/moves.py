@@ -6,6 +6,7 @@ asks for the exact cost of the pairs on its best way only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from mars_onnx.cost.steps import move_seconds
 from mars_onnx.geometry import Layout
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
-from mars_onnx.search.exact.communication.bounds import move_bounds
+from mars_onnx.search.exact.communication.bounds import Asked, move_bounds
 from mars_onnx.search.exact.communication.ports import ports
 from mars_onnx.search.exact.communication.sides import Sides, sides
 from mars_onnx.search.exact.work import BOUND, BOUND_TABLE, spend, spend_on_plan
@@ -117,15 +118,32 @@ class Moves:
 
     def bounds(self, sources: IntArray, targets: IntArray) -> FloatArray:
         """Seconds at least, ``[sources, targets]``; exact where that is known, and where nothing moves."""
-        spend(BOUND, BOUND_TABLE + len(sources) * len(targets) * len(self.ranks))
-        port, every = ports(self.pool, self.ranks), self._every()
-        seconds = move_bounds(every.of(sources), every.of(targets), port, self.bits)
+        return bounds_of([(self, sources, targets)])[0]
+
+    def asked(self, sources: IntArray, targets: IntArray) -> Asked:
+        """What there is to move from some layouts to some others."""
+        every = self._every()
+        return Asked(every.of(sources), every.of(targets), self.bits)
+
+    def with_exact(self, seconds: FloatArray, sources: IntArray, targets: IntArray) -> FloatArray:
+        """Bounds ``[sources, targets]`` with the exact cost where that is known."""
         columns = {int(number): place for place, number in enumerate(targets)}
         rows = {int(number): place for place, number in enumerate(sources)}
         for (source, target), value in self._exact.items():
             if source in rows and target in columns:
                 seconds[rows[source], columns[target]] = value
         return seconds
+
+
+def bounds_of(wanted: Sequence[tuple[Moves, IntArray, IntArray]]) -> list[FloatArray]:
+    """Bounds of several tensors on the same accelerators, as of each alone."""
+    if not wanted:
+        return []
+    first = wanted[0][0]
+    for moves, sources, targets in wanted:
+        spend(BOUND, BOUND_TABLE + len(sources) * len(targets) * len(moves.ranks))
+    found = move_bounds([moves.asked(*own) for moves, *own in wanted], ports(first.pool, first.ranks))
+    return [moves.with_exact(own, *of) for own, (moves, *of) in zip(found, wanted, strict=True)]
 
 
 def _inside(needed: IntArray, held: IntArray) -> bool:
