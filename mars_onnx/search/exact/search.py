@@ -339,8 +339,7 @@ class _Run:
     def looked(self, forward: Forward, aim: LeastLatency) -> bool:
         """Look at sets on what looks like the best way; says whether there was something that nobody knew."""
         unknown = aim.unknown()
-        for state, index in unknown:
-            forward.sets.look(state, [index])
+        forward.sets.look_at(unknown)
         if unknown:
             self.tick(wrong=False)
         return bool(unknown)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -72,6 +72,14 @@ class SegmentTables:
         """How many segments somebody has looked at; grows with time."""
         return len(self._builds)
 
+    def build(self, indices: Iterable[int]) -> None:
+        """Look at segments, but do not work out their tables yet: what they are made of is found out together then."""
+        for index in indices:
+            own = self.chain.alike[index]
+            if own not in self._builds:
+                self.check()
+                self._builds[own] = segment_build(self.shapes, self.on, own)
+
     def solve(self, index: int) -> Solved:
         """The table of a segment, as exact as costs are known by now."""
         index = self.chain.alike[index]
@@ -79,9 +87,7 @@ class SegmentTables:
         now = self.on.layouts.version
         if known is not None and known[0] == now:
             return known[2]
-        if index not in self._builds:
-            self.check()
-            self._builds[index] = segment_build(self.shapes, self.on, index)
+        self.build([index])
         build = self._builds[index]
         stamp = build.shape.stamp()
         if known is not None and known[1] == stamp:

@@ -14,7 +14,7 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.rules.registry import rule_for
-from mars_onnx.search.exact.communication.moves import BoolArray, Clock, FloatArray, Moves, layout_of
+from mars_onnx.search.exact.communication.moves import BoolArray, Clock, FloatArray, Moves, bounds_of, layout_of
 from mars_onnx.search.exact.communication.ports import ports
 from mars_onnx.search.exact.communication.resolutions import resolution_bounds
 from mars_onnx.search.exact.strategies.cuts import Levels
@@ -96,22 +96,42 @@ def _places(numbers: IntArray) -> dict[int, list[int]]:
 class Edge:
     """Seconds at least from some layouts to some others, kept up to date.
 
+    Nobody works them out before they are asked for, and then those of all edges that nobody has asked for yet: together
+    they take less than one by one.
+
     Attributes:
-        seconds: ``[sources, targets]``.
+        wanted: From which layouts to which, of which tensors.
         version: Grows whenever a cost in it has become exact.
     """
 
-    def __init__(self, moves: Moves, sources: IntArray, targets: IntArray) -> None:
-        self._moves = moves
+    def __init__(self, moves: Moves, sources: IntArray, targets: IntArray, bound: Callable[[], None]) -> None:
+        """Of some layouts; ``bound`` gives this edge its seconds, and others theirs."""
+        self.wanted = (moves, sources, targets)
+        self._moves, self._bound = moves, bound
         self._rows, self._columns = _places(sources), _places(targets)
-        self._seen = len(moves.log)
-        self.seconds = moves.bounds(sources, targets)
+        self._seen = 0
+        self._seconds: FloatArray | None = None
         self.version = 0
+
+    @property
+    def seconds(self) -> FloatArray:
+        """``[sources, targets]``."""
+        if self._seconds is None:
+            self._bound()
+        if self._seconds is None:
+            raise RuntimeError("an edge that nobody gives its seconds")
+        return self._seconds
+
+    @seconds.setter
+    def seconds(self, seconds: FloatArray) -> None:
+        if self._seconds is None:
+            self._seen = len(self._moves.log)
+        self._seconds = seconds
 
     def refresh(self) -> int:
         """Take in what has become exact since; returns the version."""
         log = self._moves.log
-        if self._seen == len(log):
+        if self._seconds is None or self._seen == len(log):
             return self.version
         for source, target in log[self._seen :]:
             rows, columns = self._rows.get(source), self._columns.get(target)
@@ -159,6 +179,7 @@ class SetLayouts:
     _layers: dict[Signature, LayerLayouts] = field(default_factory=dict)
     _identity: dict[tuple[tuple[int, ...], int], tuple[IntArray, IntArray]] = field(default_factory=dict)
     _edges: dict[tuple[object, ...], Edge] = field(default_factory=dict)
+    _unbound: list[Edge] = field(default_factory=list)
     _entering: dict[tuple[object, ...], float] = field(default_factory=dict)
     _leaving: dict[tuple[object, ...], float] = field(default_factory=dict)
     _clock: Clock = field(default_factory=Clock)
@@ -248,9 +269,16 @@ class SetLayouts:
         """Seconds at least from every source to every target layout, as exact as is known by now."""
         key = (_kind_key(kind), sources.tobytes(), targets.tobytes())
         if key not in self._edges:
-            self._edges[key] = Edge(self.moves(kind), sources, targets)
+            self._edges[key] = edge = Edge(self.moves(kind), sources, targets, self._bound)
+            self._unbound.append(edge)
         self._edges[key].refresh()
         return self._edges[key]
+
+    def _bound(self) -> None:
+        """Give seconds to all edges that have none."""
+        for edge, seconds in zip(self._unbound, bounds_of([edge.wanted for edge in self._unbound]), strict=True):
+            edge.seconds = seconds
+        self._unbound.clear()
 
     def price_resolution(self, signature: Signature, strategy: int) -> bool:
         """Make the cost of resolving one strategy's partial sums exact; says whether it was not."""

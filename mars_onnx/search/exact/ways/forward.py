@@ -323,8 +323,7 @@ class Forward:
             (step.state, index) for index, step in enumerate(way.steps) if self.sets.known(step.state, index) is None
         ]
         if unknown:
-            for state, index in unknown:
-                self.sets.look(state, [index])
+            self.sets.look_at(unknown)
             return True
         changed = False
         # All as it is now: what becomes exact on the way does not call for new tables yet.

@@ -124,10 +124,16 @@ class Sets:
 
     def look(self, state: State, segments: Iterable[int]) -> SegmentTables:
         """The tables of a set, after a look at some segments."""
-        tables = self.tables(state)
-        for index in segments:
+        tables, looked = self.tables(state), list(segments)
+        tables.build(looked)
+        for index in looked:
             tables.solve(index)
         return tables
+
+    def look_at(self, unknown: Sequence[tuple[State, int]]) -> None:
+        """Look at segments of sets."""
+        for state in dict.fromkeys(state for state, _ in unknown):
+            self.look(state, [index for own, index in unknown if own is state])
 
     def tables(self, state: State) -> SegmentTables:
         """The tables of a set, which look at a segment when they are asked for it."""
