@@ -51,7 +51,7 @@ def test_sets_that_cannot_be_told_apart(name: str, number: int, uniform: bool, m
     assert found.cost_s == pytest.approx(expected.cost_s, rel=1e-9)
 
 
-@pytest.mark.parametrize("limit", [0.05, 0.1, 0.15])
+@pytest.mark.parametrize("limit", [0.03, 0.06, 0.1])
 def test_bounds_at_a_limit_hold(limit: float, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = adaptive_pool(2, 2)
     network = problem(RESIDUAL, pool)

@@ -20,7 +20,7 @@ def _edge(rng: np.random.Generator) -> Edge:
     moves = Moves(random_pool(0, 2), (8,), 32, (0, 1))
     boxes = [[[(0, place)], [(place, 8)]] for place in range(1, _LAYOUTS + 1)]
     numbers = moves.register(np.asarray(boxes), (0, 1))
-    edge = Edge(moves, numbers, numbers)
+    edge = Edge(moves, numbers, numbers, lambda: None)
     edge.seconds = rng.integers(0, 6, (_LAYOUTS, _LAYOUTS)).astype(float)
     return edge
 
