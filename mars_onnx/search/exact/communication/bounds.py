@@ -19,18 +19,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from mars_onnx.rules.axes import IntArray
+from mars_onnx.search.exact.communication.gains import (
+    Gains,
+    gains_of,
+    patterns_of,
+    piece_along,
+    piece_of,
+    ranges_of,
+    rounds_of,
+)
 from mars_onnx.search.exact.communication.ports import Ports
 from mars_onnx.search.exact.communication.sides import Sides, numbered, volumes
+from mars_onnx.search.exact.strategies.cuts import BoolArray
 from mars_onnx.search.exact.strategies.space import FloatArray
-
-BoolArray = npt.NDArray[np.bool_]
-Element = TypeVar("Element", np.float64, np.bool_)
 
 #: Fewer elements than this are missing by rounding only.
 _ROUNDING = 1e-9
@@ -124,9 +129,9 @@ class _Pairs:
 
     def _seconds(self, rows: slice) -> FloatArray:
         members = self._members
-        held, needed = _ranges(self._held[rows]), _ranges(self._needed[rows])
-        piece = _piece(held, needed, members)[:, :, None]
-        gained = _gains(
+        held, needed = ranges_of(self._held[rows]), ranges_of(self._needed[rows])
+        piece = piece_of(held, needed, members)[:, :, None]
+        gained = gains_of(
             held.low[:, :, None],
             held.high[:, :, None],
             needed.low[:, :, None],
@@ -153,12 +158,12 @@ class _Grid:
         self._volumes = volumes(needed)
         self._axes = [self._axis(held[:, :, dim], needed[:, :, dim]) for dim in range(held.shape[2])]
 
-    def _axis(self, around: IntArray, wanted: IntArray) -> tuple[IntArray, IntArray, _Gains]:
+    def _axis(self, around: IntArray, wanted: IntArray) -> tuple[IntArray, IntArray, Gains]:
         """One dimension: of what kind every layout is in it, for many are alike, and what kinds gain of each other."""
-        (held, rows), (needed, columns) = _patterns(around), _patterns(wanted)
-        piece = _piece_along(held[:, : self._members], needed[:, : self._members])
-        one, other = _ranges(held[:, :, None]), _ranges(needed[:, :, None])
-        gains = _gains(
+        (held, rows), (needed, columns) = patterns_of(around), patterns_of(wanted)
+        piece = piece_along(held[:, : self._members], needed[:, : self._members])
+        one, other = ranges_of(held[:, :, None]), ranges_of(needed[:, :, None])
+        gains = gains_of(
             one.low[:, :, None], one.high[:, :, None], other.low[:, None], other.high[:, None], piece[None], self._port
         )
         return rows, columns, gains.together()
@@ -193,7 +198,7 @@ class _Sides:
     empty: BoolArray
 
 
-def _seconds(gained: _Gains, sides: _Sides, width: FloatArray | float, members: int, port: Ports) -> FloatArray:
+def _seconds(gained: Gains, sides: _Sides, width: FloatArray | float, members: int, port: Ports) -> FloatArray:
     """Seconds at least of pairs of layouts, ``[A, B]``, by what members gain, and how wide elements are."""
     missing = sides.volumes - gained.kept
     own = _waits(gained, missing[..., :members], sides, port)
@@ -208,7 +213,7 @@ def _seconds(gained: _Gains, sides: _Sides, width: FloatArray | float, members: 
     return seconds
 
 
-def _waits(gained: _Gains, lack: FloatArray, sides: _Sides, port: Ports) -> FloatArray:
+def _waits(gained: Gains, lack: FloatArray, sides: _Sides, port: Ports) -> FloatArray:
     """Seconds at least that members wait for messages, by the elements that they lack, ``[A, B, members]``."""
     ends, latency_s = port.endpoint_latency_s, port.least_latency_s
     members = lack.shape[-1]
@@ -216,7 +221,7 @@ def _waits(gained: _Gains, lack: FloatArray, sides: _Sides, port: Ports) -> Floa
     np.divide(lack, sources, out=sources)
     sources *= 1 - _ROUNDING
     np.ceil(sources, out=sources)
-    once = (_rounds(sources) if port.one_port else 1.0) * (latency_s + ends) + ends
+    once = (rounds_of(sources) if port.one_port else 1.0) * (latency_s + ends) + ends
     beside = (gained.kept[..., :members] > 0) & sides.apart
     single = np.maximum(sources, gained.messages * beside, out=sources)
     single *= latency_s + 2 * ends
@@ -235,89 +240,6 @@ def _waits(gained: _Gains, lack: FloatArray, sides: _Sides, port: Ports) -> Floa
         waits = np.where(sides.empty, unknown, waits)
     waits *= lack > 0
     return waits
-
-
-@dataclass(frozen=True, eq=False)
-class _Gains:
-    """What boxes of layouts gain from each other, ``[A, B, boxes or members]``, or the same per dimension, first.
-
-    Attributes:
-        kept: Elements that a box keeps, of members and of clusters; or how long it is.
-        waits: Seconds at least for collectives along each dimension along which a member gains something; for one with
-            a message from afar if it lacks what nobody in its cluster has.
-        messages: From how many others at least comes what it gains beside what it has.
-        piece: Elements that it can get of any one member, at most; or how long they are.
-        far: Whether there is such a dimension.
-    """
-
-    kept: FloatArray
-    waits: FloatArray
-    messages: FloatArray
-    piece: FloatArray
-    far: BoolArray
-
-    def together(self) -> _Gains:
-        """Of all dimensions."""
-        kept, piece = self.kept.prod(axis=0), self.piece.prod(axis=0)
-        far: BoolArray = np.logical_or.reduce(self.far, axis=0)
-        return _Gains(kept, self.waits.sum(axis=0), self.messages.sum(axis=0), piece, far)
-
-    def between(self, rows: IntArray, columns: IntArray) -> _Gains:
-        """What is said of kinds of layouts, as of layouts."""
-        pairs = rows[:, None] * self.kept.shape[1] + columns
-
-        def of(gains: npt.NDArray[Element]) -> npt.NDArray[Element]:
-            # Taking rows of one long list is several times as fast as indexing by two dimensions.
-            found: npt.NDArray[Element] = gains.reshape(-1, gains.shape[-1]).take(pairs, axis=0)
-            return found
-
-        return _Gains(of(self.kept), of(self.waits), of(self.messages), of(self.piece), of(self.far))
-
-    def add(self, other: _Gains) -> None:
-        """Take in another dimension."""
-        np.multiply(self.kept, other.kept, out=self.kept)
-        np.add(self.waits, other.waits, out=self.waits)
-        np.add(self.messages, other.messages, out=self.messages)
-        np.multiply(self.piece, other.piece, out=self.piece)
-        np.logical_or(self.far, other.far, out=self.far)
-
-
-def _gains(
-    low: FloatArray, high: FloatArray, start: FloatArray, stop: FloatArray, piece: FloatArray, port: Ports
-) -> _Gains:
-    """Per dimension, of ``A`` layouts that are held and ``B`` that are needed; the first boxes are those of members.
-
-    Args:
-        low: Where what is held starts, ``[rank, A, B or 1, boxes]``.
-        high: Where it stops.
-        start: Where what is needed starts, ``[rank, A or 1, B, boxes]``.
-        stop: Where it stops.
-        piece: How much of that one member has at most, ``[rank, A, B, members]``.
-        port: How fast data comes to them.
-    """
-    members = piece.shape[-1]
-    common = _overlap(low, high, start, stop)
-    far = np.zeros(piece.shape, np.bool_)
-    if low.shape[-1] > members:
-        around = members + port.group
-        beyond = (start[..., :members] < low.take(around, axis=-1)) | (stop[..., :members] > high.take(around, axis=-1))
-        far = beyond & (start < stop)[..., :members]
-    low, high, start, stop = low[..., :members], high[..., :members], start[..., :members], stop[..., :members]
-    longest = np.maximum((high - low).max(axis=-1, keepdims=True), 1)
-    before = np.maximum(np.minimum(low, stop) - start, 0)
-    behind = np.maximum(stop - np.maximum(high, start), 0)
-    messages = np.ceil(before / longest) + np.ceil(behind / longest)
-    ends = port.endpoint_latency_s
-    rounds = _rounds(messages) if port.one_port else 1.0
-    collective_s = port.chunks * (rounds * (port.least_latency_s + ends) + ends + far * port.further_s)
-    return _Gains(common, np.where(messages > 0, collective_s, 0.0), messages, piece, far)
-
-
-def _rounds(sources: FloatArray) -> FloatArray:
-    """Rounds at least until something of so many others is there, with one message at a time: log2(1 + n)."""
-    # The exponent of a number is how often it can be halved.
-    rounds: FloatArray = np.frexp(sources)[1].astype(np.float64)
-    return rounds
 
 
 def _crossing(missing: FloatArray, own: FloatArray, port: Ports, inside: IntArray) -> FloatArray:
@@ -339,61 +261,6 @@ def _crossing(missing: FloatArray, own: FloatArray, port: Ports, inside: IntArra
     far = float(port.far_latency_s[inside].min())
     seconds = far + missing / port.far_bytes_per_s[inside].sum() + 2 * port.endpoint_latency_s
     return seconds
-
-
-@dataclass(frozen=True, eq=False)
-class _Ranges:
-    """Boxes ``[layouts, boxes, rank, 2]`` as numbers with fractions: processors are quicker at these.
-
-    Attributes:
-        low: Where they start, ``[rank, layouts, boxes]``.
-        high: Where they stop.
-    """
-
-    low: FloatArray
-    high: FloatArray
-
-
-def _ranges(boxes: IntArray) -> _Ranges:
-    low, high = np.ascontiguousarray(boxes.transpose(3, 2, 0, 1), np.float64)
-    return _Ranges(low, high)
-
-
-def _piece(held: _Ranges, needed: _Ranges, members: int) -> FloatArray:
-    """The most that any member has of what each needs, pair by pair, ``[rank, pairs, members]``."""
-    # With the pairs last, processors have long rows to work on.
-    low, high = (np.ascontiguousarray(own[..., :members].swapaxes(1, 2))[:, :, None] for own in (held.low, held.high))
-    start, stop = (
-        np.ascontiguousarray(own[..., :members].swapaxes(1, 2))[:, None] for own in (needed.low, needed.high)
-    )
-    found: FloatArray = np.ascontiguousarray(_overlap(low, high, start, stop).max(axis=1).swapaxes(1, 2))
-    return found
-
-
-def _piece_along(held: IntArray, needed: IntArray) -> FloatArray:
-    """The same of one dimension, ``[A, B, members]``, by distinct ranges: members are many here."""
-    size = int(needed.max(initial=0)) + 1
-    ranges, at = np.unique(needed[..., 0] * size + needed[..., 1], return_inverse=True)
-    start, stop = (own.astype(np.float64) for own in np.divmod(ranges, size))
-    low, high = held[..., :1].astype(np.float64), held[..., 1:].astype(np.float64)
-    most = _overlap(low, high, start, stop).max(axis=1)
-    found: FloatArray = most.take(at.reshape(needed.shape[:2]), axis=1)
-    return found
-
-
-def _overlap(low: FloatArray, high: FloatArray, start: FloatArray, stop: FloatArray) -> FloatArray:
-    """Length of what two ranges have in common."""
-    length = np.minimum(high, stop)
-    length -= np.maximum(low, start)
-    return np.maximum(length, 0.0, out=length)
-
-
-def _patterns(ranges: IntArray) -> tuple[IntArray, IntArray]:
-    """Those of ``[layouts, boxes, 2]`` that are different, and which of them each layout has."""
-    found: dict[bytes, int] = {}
-    rows = np.ascontiguousarray(ranges)
-    at = np.asarray([found.setdefault(row.tobytes(), len(found)) for row in rows])
-    return np.frombuffer(b"".join(found), np.int64).reshape(len(found), *rows.shape[1:]), at
 
 
 def _offers(held: IntArray, needed: IntArray) -> tuple[BoolArray, IntArray]:
