@@ -208,7 +208,8 @@ def _seconds(gained: Gains, sides: _Sides, width: FloatArray | float, members: i
     seconds: FloatArray = own.max(axis=-1)
     for number, inside in enumerate(port.groups if missing.shape[-1] > members else ()):
         most = missing[..., members + number]
-        across = _crossing(most, own.take(inside, axis=-1), port, inside)
+        idle: BoolArray = np.logical_and.reduce(sides.empty.take(inside, axis=-1), axis=-1)
+        across = _crossing(most, own.take(inside, axis=-1), idle, port, inside)
         seconds = np.maximum(seconds, np.where(most > _ROUNDING, across, 0.0))
     return seconds
 
@@ -242,24 +243,30 @@ def _waits(gained: Gains, lack: FloatArray, sides: _Sides, port: Ports) -> Float
     return waits
 
 
-def _crossing(missing: FloatArray, own: FloatArray, port: Ports, inside: IntArray) -> FloatArray:
+def _crossing(missing: FloatArray, own: FloatArray, idle: BoolArray, port: Ports, inside: IntArray) -> FloatArray:
     """Seconds at least until a cluster has what it lacks.
 
     Args:
         missing: Bytes that it lacks.
         own: Seconds at least that its members take if all that they lack comes as fast as anything, last dimension.
+        idle: Whether none of them holds anything.
         port: How fast data comes to all members.
         inside: Places of those of the cluster.
     """
     seconds: FloatArray
-    if port.one_port:
-        # On average, members pay for what comes across besides what each pays in any case.
-        fastest = np.minimum(port.near_s_per_byte, port.far_s_per_byte)[inside]
-        extra = max(float(port.far_s_per_byte[inside].min() - fastest.max()), 0.0)
-        seconds = own.mean(axis=-1) + missing / len(inside) * extra
+    once = port.least_latency_s + 2 * port.endpoint_latency_s
+    further = float(port.further_s[inside[0]])
+    if not port.one_port:
+        seconds = once + further + missing / port.far_bytes_per_s[inside].sum()
         return seconds
-    far = float(port.far_latency_s[inside].min())
-    seconds = far + missing / port.far_bytes_per_s[inside].sum() + 2 * port.endpoint_latency_s
+    # On average, members pay for what comes across besides what each pays in any case.
+    fastest = np.minimum(port.near_s_per_byte, port.far_s_per_byte)[inside]
+    share = missing / len(inside) * max(float(port.far_s_per_byte[inside].min() - fastest.max()), 0.0)
+    seconds = own.mean(axis=-1) + share
+    if idle.any():
+        # What each pays does not say of those who hold nothing that a first message comes from afar.
+        first = np.maximum(own.min(axis=-1), once) + further + share
+        seconds = np.where(idle, np.maximum(seconds, first), seconds)
     return seconds
 
 
