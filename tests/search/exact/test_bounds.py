@@ -13,7 +13,7 @@ from mars_onnx.cost.steps import move_seconds
 from mars_onnx.geometry import hull, volume
 from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.search.exact.communication import bounds
-from mars_onnx.search.exact.communication.moves import Moves
+from mars_onnx.search.exact.communication.moves import Moves, bounds_of
 from mars_onnx.search.exact.communication.ports import crossing
 from mars_onnx.search.exact.one_set.onset import SetLayouts
 from mars_onnx.search.exact.ways.shapes import Shapes
@@ -86,6 +86,21 @@ def test_bounds_are_the_same_dimension_by_dimension_and_layout_by_layout(seed: i
         patch.setattr(bounds, "_AT_ONCE", 1)
         apart = moves.bounds(sources, targets)
     np.testing.assert_allclose(apart, together, rtol=1e-12)
+
+
+@settings(deadline=None, max_examples=40, derandomize=True, database=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_bounds_of_several_tensors_are_those_of_each(seed: int) -> None:
+    rng = random.Random(seed)
+    on = _set(rng, seed)
+    wanted = []
+    for _ in range(rng.randint(2, 4)):
+        signature = random_signature(rng)
+        kind, sources, targets = _layouts(on, signature, random_signature(rng, signature.outputs[0]))
+        wanted.append((on.moves(kind), sources, targets))
+    together = bounds_of(wanted)
+    for own, (moves, sources, targets) in zip(together, wanted, strict=True):
+        np.testing.assert_allclose(own, moves.bounds(sources, targets), rtol=1e-12)
 
 
 @settings(deadline=None, max_examples=100, derandomize=True, database=None)
