@@ -116,7 +116,7 @@ class Holders:
             if box in own:
                 kept.append((box, common))
                 continue
-            # Of the own replica ranks, if anybody is; the first of all sources is seldom the nearest.
+            # Who is of an own replica rank comes before all others.
             near = [sources[place] for place in replicas if place < len(sources)] or sources
             found.append((min([self._preference(rank, source, box, replicas) for source in near]), common))
         own_pieces = [(rank, common) for _, common in sorted(kept)]

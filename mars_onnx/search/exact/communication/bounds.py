@@ -43,6 +43,8 @@ _ROUNDING = 1e-9
 _AT_ONCE = 50_000
 #: With no more than these, pairs of layouts are looked at one by one, and with those of other tensors.
 _FEW = 10_000
+#: Boxes of pairs that are looked at one by one, in one go: what is known of them fits into the memory of any machine.
+_TOGETHER = 200_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,14 +73,21 @@ def move_bounds(asked: Sequence[Asked], port: Ports) -> list[FloatArray]:
         For each ``[sources, targets]``.
     """
     found: dict[int, FloatArray] = {}
-    few: list[int] = []
+    batches: list[list[int]] = [[]]
+    size = 0
     for place, own in enumerate(asked):
         held, needed = own.sources.held, own.targets.needed
-        if held.shape[0] * needed.shape[0] * needed.shape[1] <= _FEW:
-            few.append(place)
-        else:
+        boxes = held.shape[0] * needed.shape[0] * needed.shape[1]
+        if boxes > _FEW:
             found[place] = _Grid(held, needed, own.sources.members, port, own.bits / 8).seconds()
-    found.update(zip(few, _of_few([asked[place] for place in few], port), strict=True))
+            continue
+        if size + boxes > _TOGETHER:
+            batches.append([])
+            size = 0
+        batches[-1].append(place)
+        size += boxes
+    for batch in batches:
+        found.update(zip(batch, _of_few([asked[place] for place in batch], port), strict=True))
     return [found[place] for place in range(len(asked))]
 
 
