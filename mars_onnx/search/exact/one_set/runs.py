@@ -36,15 +36,20 @@ def runs_of(known: SegmentTables, least: FloatArray) -> Runs:
     count = len(known.chain.segments)
     own, end, most = least.copy(), np.zeros(count + 1), np.zeros(count + 1)
     after = np.zeros(1)
+    # Of each kind of segment, the least seconds to every layout at its end.
+    columns = {kind: known.solve(kind).seconds.min(axis=0) for kind in set(known.chain.alike) if known.built(kind)}
+    kinds = known.chain.alike
     for index in reversed(range(count)):
-        if known.built(index):
-            seconds = known.solve(index).seconds
-            own[index] = seconds.min()
-            end[index] = (seconds.min(axis=0) + after).min()
-        else:
+        least_to = columns.get(kinds[index])
+        if least_to is None:
             end[index] = own[index] + after.min()
-        if index and known.built(index) and known.built(index - 1):
-            after = known.passage(index).backward(np.broadcast_to(after, seconds.shape[1:]))
+        else:
+            own[index] = least_to.min()
+            end[index] = (least_to + after).min()
+        if index and least_to is not None and kinds[index - 1] in columns:
+            # To broadcast takes as long as all else here, and is seldom called for.
+            after = after if len(after) == len(least_to) else np.broadcast_to(after, least_to.shape)
+            after = known.passage(index).backward(after)
         else:
             after = end[[index]]
         most[index] = after.max()
