@@ -210,10 +210,17 @@ class _Sides:
 def _seconds(gained: Gains, sides: _Sides, width: FloatArray | float, members: int, port: Ports) -> FloatArray:
     """Seconds at least of pairs of layouts, ``[A, B]``, by what members gain, and how wide elements are."""
     missing = sides.volumes - gained.kept
-    own = _waits(gained, missing[..., :members], sides, port)
+    waits, certain = _waits(gained, missing[..., :members], sides, port)
     missing *= width
-    rate = np.minimum(port.near_s_per_byte, port.far_s_per_byte) if port.one_port else port.all_s_per_byte
-    own += missing[..., :members] * rate
+    lack = missing[..., :members]
+    if port.one_port:
+        own = certain + lack * np.minimum(port.near_s_per_byte, port.far_s_per_byte)
+    else:
+        own = waits + lack * port.all_s_per_byte
+        if gained.near is not None:
+            # What is nearby comes while others wait for what is not.
+            beyond = (sides.volumes[..., :members] - gained.near) * width
+            own = np.maximum(own, certain + np.where(lack > 0, beyond, 0.0) * port.all_s_per_byte)
     seconds: FloatArray = own.max(axis=-1)
     for number, inside in enumerate(port.groups if missing.shape[-1] > members else ()):
         most = missing[..., members + number]
@@ -223,8 +230,11 @@ def _seconds(gained: Gains, sides: _Sides, width: FloatArray | float, members: i
     return seconds
 
 
-def _waits(gained: Gains, lack: FloatArray, sides: _Sides, port: Ports) -> FloatArray:
-    """Seconds at least that members wait for messages, by the elements that they lack, ``[A, B, members]``."""
+def _waits(gained: Gains, lack: FloatArray, sides: _Sides, port: Ports) -> tuple[FloatArray, FloatArray]:
+    """Seconds at least that members wait for messages, by the elements that they lack, ``[A, B, members]``.
+
+    First if all messages come from nearby, then with those that come from afar for certain.
+    """
     ends, latency_s = port.endpoint_latency_s, port.least_latency_s
     members = lack.shape[-1]
     sources = np.maximum(gained.piece, 1.0)
@@ -235,21 +245,18 @@ def _waits(gained: Gains, lack: FloatArray, sides: _Sides, port: Ports) -> Float
     beside = (gained.kept[..., :members] > 0) & sides.apart
     single = np.maximum(sources, gained.messages * beside, out=sources)
     single *= latency_s + 2 * ends
-    unknown = None
+    waits = certain = np.minimum(np.maximum(gained.waits, once), single)
+    if gained.kept.shape[-1] > members:
+        further = (gained.far > 0) * port.further_s
+        along = gained.waits + gained.far * (port.chunks * port.further_s)
+        certain = np.minimum(np.maximum(along, once + further), single + further)
     if sides.empty.any():
         # Messages may come from members of the own cluster that have gained what they have from afar.
         others_gain = ((lack > 0) & ~sides.empty).any(axis=-1, keepdims=True)
         unknown = np.where(others_gain, once, single)
-    if gained.kept.shape[-1] > members:
-        further = gained.far * port.further_s
-        single += further
-        once = once + further
-    waits: FloatArray = np.maximum(gained.waits, once)
-    np.minimum(waits, single, out=waits)
-    if unknown is not None:
-        waits = np.where(sides.empty, unknown, waits)
-    waits *= lack > 0
-    return waits
+        waits, certain = np.where(sides.empty, unknown, waits), np.where(sides.empty, unknown, certain)
+    lacking = lack > 0
+    return waits * lacking, certain * lacking
 
 
 def _crossing(missing: FloatArray, own: FloatArray, idle: BoolArray, port: Ports, inside: IntArray) -> FloatArray:

@@ -10,10 +10,9 @@ import numpy.typing as npt
 
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.communication.ports import Ports
-from mars_onnx.search.exact.strategies.cuts import BoolArray
 from mars_onnx.search.exact.strategies.space import FloatArray
 
-Element = TypeVar("Element", np.float64, np.bool_)
+Element = TypeVar("Element", np.float64, np.int8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,24 +21,27 @@ class Gains:
 
     Attributes:
         kept: Elements that a box keeps, of members and of clusters; or how long it is.
-        waits: Seconds at least for collectives along each dimension along which a member gains something; for one with
-            a message from afar if it lacks what nobody in its cluster has.
+        waits: Seconds at least for collectives along each dimension along which a member gains something, if all
+            messages come from nearby.
         messages: From how many others at least comes what it gains beside what it has.
         piece: Elements that it can get of any one member, at most; or how long they are.
-        far: Whether there is such a dimension.
+        far: Along how many dimensions a member lacks what nobody in its cluster has.
+        near: Elements of what a member needs that its cluster has at most; ``None`` where nobody asks for that.
     """
 
     kept: FloatArray
     waits: FloatArray
     messages: FloatArray
     piece: FloatArray
-    far: BoolArray
+    far: npt.NDArray[np.int8]
+    near: FloatArray | None
 
     def together(self) -> Gains:
         """Of all dimensions."""
         kept, piece = self.kept.prod(axis=0), self.piece.prod(axis=0)
-        far: BoolArray = np.logical_or.reduce(self.far, axis=0)
-        return Gains(kept, self.waits.sum(axis=0), self.messages.sum(axis=0), piece, far)
+        far = self.far.sum(axis=0, dtype=np.int8)
+        near = None if self.near is None else self.near.prod(axis=0)
+        return Gains(kept, self.waits.sum(axis=0), self.messages.sum(axis=0), piece, far, near)
 
     def between(self, rows: IntArray, columns: IntArray) -> Gains:
         """What is said of kinds of layouts, as of layouts."""
@@ -50,7 +52,8 @@ class Gains:
             found: npt.NDArray[Element] = gains.reshape(-1, gains.shape[-1]).take(pairs, axis=0)
             return found
 
-        return Gains(of(self.kept), of(self.waits), of(self.messages), of(self.piece), of(self.far))
+        near = None if self.near is None else of(self.near)
+        return Gains(of(self.kept), of(self.waits), of(self.messages), of(self.piece), of(self.far), near)
 
     def add(self, other: Gains) -> None:
         """Take in another dimension."""
@@ -58,7 +61,9 @@ class Gains:
         np.add(self.waits, other.waits, out=self.waits)
         np.add(self.messages, other.messages, out=self.messages)
         np.multiply(self.piece, other.piece, out=self.piece)
-        np.logical_or(self.far, other.far, out=self.far)
+        np.add(self.far, other.far, out=self.far)
+        if self.near is not None and other.near is not None:
+            np.multiply(self.near, other.near, out=self.near)
 
 
 def gains_of(
@@ -76,11 +81,13 @@ def gains_of(
     """
     members = piece.shape[-1]
     common = _overlap(low, high, start, stop)
-    far = np.zeros(piece.shape, np.bool_)
+    far, near = np.zeros(piece.shape, np.int8), None
     if low.shape[-1] > members:
         around = members + port.group
-        beyond = (start[..., :members] < low.take(around, axis=-1)) | (stop[..., :members] > high.take(around, axis=-1))
-        far = beyond & (start < stop)[..., :members]
+        first, last = low.take(around, axis=-1), high.take(around, axis=-1)
+        begin, end = start[..., :members], stop[..., :members]
+        far = (((begin < first) | (end > last)) & (begin < end)).astype(np.int8)
+        near = None if port.one_port else _overlap(first, last, begin, end)
     low, high, start, stop = low[..., :members], high[..., :members], start[..., :members], stop[..., :members]
     longest = np.maximum((high - low).max(axis=-1, keepdims=True), 1)
     before = np.maximum(np.minimum(low, stop) - start, 0)
@@ -88,8 +95,8 @@ def gains_of(
     messages = np.ceil(before / longest) + np.ceil(behind / longest)
     ends = port.endpoint_latency_s
     rounds = rounds_of(messages) if port.one_port else 1.0
-    collective_s = port.chunks * (rounds * (port.least_latency_s + ends) + ends + far * port.further_s)
-    return Gains(common, np.where(messages > 0, collective_s, 0.0), messages, piece, far)
+    collective_s = port.chunks * (rounds * (port.least_latency_s + ends) + ends)
+    return Gains(common, np.where(messages > 0, collective_s, 0.0), messages, piece, far, near)
 
 
 def rounds_of(sources: FloatArray) -> FloatArray:

@@ -51,10 +51,16 @@ def resolution_bounds(
                 extra = max(far_rate - float(fastest[inside].max()), 0.0)
             # What has been summed goes back across as well. All who sum up together keep the same bytes, of which those
             # of a cluster may each take in a share.
-            summed = waits + 2 * (far_s - near_s) + most * (s_per_byte + extra / different)
+            further = far_s - near_s
+            summed = waits + 2 * further + most * (s_per_byte + extra / different)
             alone = different * (near_s + 2 * ends + most * near_rate)
             alone += (parts - different) * (far_s + 2 * ends + most * far_rate)
-            pieces = waits + far_s - near_s + least * (s_per_byte + extra)
+            pieces = waits + further + least * (s_per_byte + extra)
+            if not port.one_port:
+                # All at once, parts from nearby come while a member waits for those that do not.
+                beyond = (parts - different) * fastest.min()
+                summed = waits + np.maximum(2 * further + most * 2 * beyond / parts, most * s_per_byte)
+                pieces = waits + np.maximum(further + least * beyond, least * s_per_byte)
             crossing = np.where(scattered, pieces, np.minimum(summed, alone))
             seconds = np.where((different < parts) & (most > 0), np.maximum(seconds, crossing), seconds)
     return seconds
