@@ -48,8 +48,6 @@ from mars_onnx.redistribution.plan import Collective, Pattern, Plan
 
 Time = TypeVar("Time")
 
-#: Patterns in which all that moves is what the first member has.
-_FROM_ONE = frozenset((Pattern.SEND_RECV, Pattern.BROADCAST))
 #: How many dimensions the sizes of a collective have; 1 if not said.
 _DIMENSIONS = {"all_reduce": 0, "broadcast": 0, "all_to_all": 2}
 
@@ -327,17 +325,12 @@ class Interconnect(_Collectives[FloatArray]):
 
     def collective(self, collective: Collective, bytes_per_element: float) -> float:
         """Seconds of one collective of a plan."""
-        given = collective.inputs[0]
-        if collective.pattern in _FROM_ONE and given:
-            # Plans have hundreds of these.
-            unit, proportions = volume(given.box), (1,) + (0,) * (len(collective.group) - 1)
-        else:
-            sizes = sizes_of(collective)
-            unit = gcd(*sizes)
-            proportions = tuple([size // unit for size in sizes]) if unit else ()
+        sizes = sizes_of(collective)
+        unit = gcd(*sizes)
         if not unit:
             return 0.0
-        key = (collective.pattern, self._like(collective.group), collective.offset, proportions)
+        group = self._like(collective.group)
+        key = (collective.pattern, group, collective.offset, tuple(size // unit for size in sizes))
         curve = self._curves.get(key)
         if curve is None:
             curve = self._curves[key] = self._scaled.of(*key)
@@ -351,7 +344,7 @@ class Interconnect(_Collectives[FloatArray]):
 
     def _overhead(self, collective: Collective, bytes_per_element: float) -> float:
         """What the pool says that software adds."""
-        known = self._rules.overheads.get(collective.pattern)
+        known = self._rules.overheads.get(str(collective.pattern))
         if known is None or len(collective.group) < 2:
             return 0.0
         pairs = zip(collective.inputs, collective.outputs, strict=True)

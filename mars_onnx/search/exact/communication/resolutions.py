@@ -44,23 +44,22 @@ def resolution_bounds(
             there = np.sort(part.take(inside, axis=1), axis=1)
             different = 1 + np.count_nonzero(there[:, 1:] != there[:, :-1], axis=1)
             most = kept.take(inside, axis=1).max(axis=-1)
-            far_s = float(port.far_latency_s[inside].min())
-            near_rate, far_rate, extra = fastest.min(), fastest.min(), 0.0
+            far_s, rate = float(port.far_latency_s[inside].min()), float(fastest.min())
+            further, far_rate = far_s - near_s, rate
+            # What has been summed goes back across as well.
             if port.one_port:
-                far_rate = max(far_rate, float(port.far_s_per_byte[inside].min()))
+                # All who sum up together keep the same bytes, of which those of a cluster may each take in a share.
+                far_rate = max(rate, float(port.far_s_per_byte[inside].min()))
                 extra = max(far_rate - float(fastest[inside].max()), 0.0)
-            # What has been summed goes back across as well. All who sum up together keep the same bytes, of which those
-            # of a cluster may each take in a share.
-            further = far_s - near_s
-            summed = waits + 2 * further + most * (s_per_byte + extra / different)
-            alone = different * (near_s + 2 * ends + most * near_rate)
-            alone += (parts - different) * (far_s + 2 * ends + most * far_rate)
-            pieces = waits + further + least * (s_per_byte + extra)
-            if not port.one_port:
+                summed = waits + 2 * further + most * (s_per_byte + extra / different)
+                pieces = waits + further + least * (s_per_byte + extra)
+            else:
                 # All at once, parts from nearby come while a member waits for those that do not.
-                beyond = (parts - different) * fastest.min()
+                beyond = (parts - different) * rate
                 summed = waits + np.maximum(2 * further + most * 2 * beyond / parts, most * s_per_byte)
                 pieces = waits + np.maximum(further + least * beyond, least * s_per_byte)
+            alone = different * (near_s + 2 * ends + most * rate)
+            alone += (parts - different) * (far_s + 2 * ends + most * far_rate)
             crossing = np.where(scattered, pieces, np.minimum(summed, alone))
             seconds = np.where((different < parts) & (most > 0), np.maximum(seconds, crossing), seconds)
     return seconds
