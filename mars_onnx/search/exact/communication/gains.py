@@ -2,101 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.communication.ports import Ports
+from mars_onnx.search.exact.communication.products import Products
 from mars_onnx.search.exact.strategies.space import FloatArray
-
-Element = TypeVar("Element", np.float64, np.int8)
 
 
 @dataclass(frozen=True, eq=False)
 class Gains:
-    """What boxes of layouts gain from each other, ``[A, B, boxes or members]``, or the same per dimension, first.
+    """What boxes of pairs of layouts gain: along one dimension, or along several.
 
     Attributes:
-        kept: Elements that a box keeps, of members and of clusters; or how long it is.
-        waits: Seconds at least for collectives along each dimension along which a member gains something, if all
-            messages come from nearby.
-        messages: From how many others at least comes what it gains beside what it has.
-        piece: Elements that it can get of any one member, at most; or how long they are.
-        far: Along how many dimensions a member lacks what nobody in its cluster has.
-        near: Elements of what a member needs that its cluster has at most; ``None`` where nobody asks for that.
+        values: ``[rows, pairs]``: what is multiplied to make one of several dimensions, then what is added up. With the
+            pairs last, processors have long rows to work on.
+        boxes: Boxes of a layout: of its members, and then of their clusters.
+        members: How many there are.
+        factors: How many rows are multiplied.
     """
 
-    kept: FloatArray
-    waits: FloatArray
-    messages: FloatArray
-    piece: FloatArray
-    far: npt.NDArray[np.int8]
-    near: FloatArray | None
+    values: FloatArray
+    boxes: int
+    members: int
+    factors: int
 
-    def together(self) -> Gains:
-        """Of all dimensions."""
-        kept, piece = self.kept.prod(axis=0), self.piece.prod(axis=0)
-        far = self.far.sum(axis=0, dtype=np.int8)
-        near = None if self.near is None else self.near.prod(axis=0)
-        return Gains(kept, self.waits.sum(axis=0), self.messages.sum(axis=0), piece, far, near)
+    @property
+    def kept(self) -> FloatArray:
+        """Elements that a box keeps, ``[boxes, pairs]``; or how long it is."""
+        return self.values[: self.boxes]
 
-    def between(self, rows: IntArray, columns: IntArray) -> Gains:
-        """What is said of kinds of layouts, as of layouts."""
-        pairs = rows[:, None] * self.kept.shape[1] + columns
+    @property
+    def piece(self) -> FloatArray:
+        """Elements that a member can get of any other one, at most, ``[members, pairs]``."""
+        return self.values[self.boxes : self.boxes + self.members]
 
-        def of(gains: npt.NDArray[Element]) -> npt.NDArray[Element]:
-            # Taking rows of one long list is several times as fast as indexing by two dimensions.
-            found: npt.NDArray[Element] = gains.reshape(-1, gains.shape[-1]).take(pairs, axis=0)
-            return found
+    @property
+    def near(self) -> FloatArray | None:
+        """Elements of what a member needs that its cluster has at most; ``None`` where nobody asks for that."""
+        start = self.boxes + self.members
+        return self.values[start : self.factors] if start < self.factors else None
 
-        near = None if self.near is None else of(self.near)
-        return Gains(of(self.kept), of(self.waits), of(self.messages), of(self.piece), of(self.far), near)
+    @property
+    def waits(self) -> FloatArray:
+        """Seconds at least for a collective along each dimension along which a member gains something.
 
-    def add(self, other: Gains) -> None:
-        """Take in another dimension."""
-        np.multiply(self.kept, other.kept, out=self.kept)
-        np.add(self.waits, other.waits, out=self.waits)
-        np.add(self.messages, other.messages, out=self.messages)
-        np.multiply(self.piece, other.piece, out=self.piece)
-        np.add(self.far, other.far, out=self.far)
-        if self.near is not None and other.near is not None:
-            np.multiply(self.near, other.near, out=self.near)
+        This is if all messages come from nearby.
+        """
+        return self._added(0)
+
+    @property
+    def messages(self) -> FloatArray:
+        """From how many others at least comes what a member gains beside what it has."""
+        return self._added(1)
+
+    @property
+    def far(self) -> FloatArray:
+        """Along how many dimensions a member lacks what nobody in its cluster has."""
+        return self._added(2)
+
+    def _added(self, number: int) -> FloatArray:
+        start = self.factors + number * self.members
+        return self.values[start : start + self.members]
 
 
-def gains_of(
-    low: FloatArray, high: FloatArray, start: FloatArray, stop: FloatArray, piece: FloatArray, port: Ports
-) -> Gains:
-    """Per dimension, of ``A`` layouts that are held and ``B`` that are needed; the first boxes are those of members.
+def gains_of(low: FloatArray, high: FloatArray, start: FloatArray, stop: FloatArray, port: Ports) -> Gains:
+    """Along one dimension, of pairs of layouts; the first boxes are those of members.
 
     Args:
-        low: Where what is held starts, ``[rank, A, B or 1, boxes]``.
+        low: Where what is held starts, ``[boxes, pairs]``.
         high: Where it stops.
-        start: Where what is needed starts, ``[rank, A or 1, B, boxes]``.
+        start: Where what is needed starts, ``[boxes, pairs]``.
         stop: Where it stops.
-        piece: How much of that one member has at most, ``[rank, A, B, members]``.
         port: How fast data comes to them.
     """
-    members = piece.shape[-1]
-    common = _overlap(low, high, start, stop)
-    far, near = np.zeros(piece.shape, np.int8), None
-    if low.shape[-1] > members:
+    members = len(port.group)
+    factors = [_overlap(low, high, start, stop)]
+    begin, end = start[:members], stop[:members]
+    far = np.zeros(begin.shape)
+    longest = np.maximum((high[:members] - low[:members]).max(axis=0), 1.0)
+    factors.append(np.minimum(longest, end - begin))
+    if len(low) > members:
         around = members + port.group
-        first, last = low.take(around, axis=-1), high.take(around, axis=-1)
-        begin, end = start[..., :members], stop[..., :members]
-        far = (((begin < first) | (end > last)) & (begin < end)).astype(np.int8)
-        near = None if port.one_port else _overlap(first, last, begin, end)
-    low, high, start, stop = low[..., :members], high[..., :members], start[..., :members], stop[..., :members]
-    longest = np.maximum((high - low).max(axis=-1, keepdims=True), 1)
-    before = np.maximum(np.minimum(low, stop) - start, 0)
-    behind = np.maximum(stop - np.maximum(high, start), 0)
+        first, last = low.take(around, axis=0), high.take(around, axis=0)
+        far = (((begin < first) | (end > last)) & (begin < end)).astype(np.float64)
+        if not port.one_port:
+            factors.append(_overlap(first, last, begin, end))
+    before = np.maximum(np.minimum(low[:members], end) - begin, 0.0)
+    behind = np.maximum(end - np.maximum(high[:members], begin), 0.0)
     messages = np.ceil(before / longest) + np.ceil(behind / longest)
     ends = port.endpoint_latency_s
     rounds = rounds_of(messages) if port.one_port else 1.0
     collective_s = port.chunks * (rounds * (port.least_latency_s + ends) + ends)
-    return Gains(common, np.where(messages > 0, collective_s, 0.0), messages, piece, far, near)
+    waits = np.where(messages > 0, collective_s, 0.0)
+    return Gains(np.concatenate([*factors, waits, messages, far]), len(low), members, sum(map(len, factors)))
 
 
 def rounds_of(sources: FloatArray) -> FloatArray:
@@ -106,47 +108,6 @@ def rounds_of(sources: FloatArray) -> FloatArray:
     return rounds
 
 
-@dataclass(frozen=True, eq=False)
-class Ranges:
-    """Boxes ``[layouts, boxes, rank, 2]`` as numbers with fractions: processors are quicker at these.
-
-    Attributes:
-        low: Where they start, ``[rank, layouts, boxes]``.
-        high: Where they stop.
-    """
-
-    low: FloatArray
-    high: FloatArray
-
-
-def ranges_of(boxes: IntArray) -> Ranges:
-    """Boxes ``[layouts, boxes, rank, 2]`` as ranges."""
-    low, high = np.ascontiguousarray(boxes.transpose(3, 2, 0, 1), np.float64)
-    return Ranges(low, high)
-
-
-def piece_of(held: Ranges, needed: Ranges, members: int) -> FloatArray:
-    """The most that any member has of what each needs, pair by pair, ``[rank, pairs, members]``."""
-    # With the pairs last, processors have long rows to work on.
-    low, high = (np.ascontiguousarray(own[..., :members].swapaxes(1, 2))[:, :, None] for own in (held.low, held.high))
-    start, stop = (
-        np.ascontiguousarray(own[..., :members].swapaxes(1, 2))[:, None] for own in (needed.low, needed.high)
-    )
-    found: FloatArray = np.ascontiguousarray(_overlap(low, high, start, stop).max(axis=1).swapaxes(1, 2))
-    return found
-
-
-def piece_along(held: IntArray, needed: IntArray) -> FloatArray:
-    """The same of one dimension, ``[A, B, members]``, by distinct ranges: members are many here."""
-    size = int(needed.max(initial=0)) + 1
-    ranges, at = np.unique(needed[..., 0] * size + needed[..., 1], return_inverse=True)
-    start, stop = (own.astype(np.float64) for own in np.divmod(ranges, size))
-    low, high = held[..., :1].astype(np.float64), held[..., 1:].astype(np.float64)
-    most = _overlap(low, high, start, stop).max(axis=1)
-    found: FloatArray = most.take(at.reshape(needed.shape[:2]), axis=1)
-    return found
-
-
 def _overlap(low: FloatArray, high: FloatArray, start: FloatArray, stop: FloatArray) -> FloatArray:
     """Length of what two ranges have in common."""
     length = np.minimum(high, stop)
@@ -154,9 +115,81 @@ def _overlap(low: FloatArray, high: FloatArray, start: FloatArray, stop: FloatAr
     return np.maximum(length, 0.0, out=length)
 
 
-def patterns_of(ranges: IntArray) -> tuple[IntArray, IntArray]:
-    """Those of ``[layouts, boxes, 2]`` that are different, and which of them each layout has."""
-    found: dict[bytes, int] = {}
-    rows = np.ascontiguousarray(ranges)
-    at = np.asarray([found.setdefault(row.tobytes(), len(found)) for row in rows])
-    return np.frombuffer(b"".join(found), np.int64).reshape(len(found), *rows.shape[1:]), at
+@dataclass(frozen=True, eq=False)
+class Kinds:
+    """Layouts of some tables, by dimension: in one, many are alike.
+
+    Attributes:
+        sizes: How many layouts each table has.
+        number: Of what kind each is, among those of its table, ``[rank, layouts]``.
+        counts: How many kinds there are, by dimension and table, ``[rank, tables]``.
+        low: Where boxes start, of every kind, dimension by dimension and there table by table, ``[boxes, kinds]``.
+        high: Where they stop.
+    """
+
+    sizes: Sequence[int]
+    number: IntArray
+    counts: IntArray
+    low: FloatArray
+    high: FloatArray
+
+
+def kinds_of(boxes: IntArray, sizes: Sequence[int]) -> Kinds:
+    """Of layouts.
+
+    Args:
+        boxes: Of all tables, ``[layouts, boxes, rank, 2]``.
+        sizes: How many layouts each table has.
+    """
+    count, width, rank, _ = boxes.shape
+    # As numbers with fractions: processors are quicker at these.
+    ranges = np.ascontiguousarray(boxes.transpose(2, 0, 3, 1), np.float64).reshape(rank * count, 2 * width)
+    keys = ranges.view(f"V{ranges.shape[1] * ranges.itemsize}").ravel().tolist()
+    number: list[int] = []
+    counts: list[int] = []
+    different: list[bytes] = []
+    for size in [*sizes] * rank:
+        found: dict[bytes, int] = {}
+        number += [found.setdefault(key, len(found)) for key in keys[len(number) : len(number) + size]]
+        counts.append(len(found))
+        different += found
+    low, high = np.frombuffer(b"".join(different)).reshape(-1, 2, width).transpose(1, 2, 0)
+    return Kinds(sizes, np.reshape(number, (rank, count)), np.reshape(counts, (rank, len(sizes))), low, high)
+
+
+class KindGains:
+    """What layouts gain, from what those of their kinds gain along every dimension."""
+
+    def __init__(self, held: Kinds, needed: Kinds, port: Ports, several: int) -> None:
+        """Between all kinds that are held and all that are needed, of every table and dimension.
+
+        Args:
+            held: What layouts hold.
+            needed: What layouts need.
+            port: How fast data comes to the members.
+            several: How many pairs of kinds are looked at in one go.
+        """
+        pairs = Products(held.counts.ravel(), needed.counts.ravel())
+        found = []
+        for rows, columns in pairs.parts(several):
+            own = held.low.take(rows, axis=1), held.high.take(rows, axis=1)
+            other = needed.low.take(columns, axis=1), needed.high.take(columns, axis=1)
+            found.append(gains_of(*own, *other, port))
+        self._boxes, self._members, self._factors = found[0].boxes, found[0].members, found[0].factors
+        #: ``[pairs of kinds, rows]``: those of many pairs are taken as a whole.
+        self._values = np.concatenate([np.ascontiguousarray(own.values.T) for own in found])
+        first = pairs.starts.reshape(held.counts.shape)
+        #: Per dimension and layout that is held, where the pairs of its kind are; of one that is needed, which it is.
+        self._rows = first.repeat(held.sizes, axis=1) + held.number * needed.counts.repeat(held.sizes, axis=1)
+        self._columns = needed.number
+
+    def of(self, rows: IntArray, columns: IntArray) -> Gains:
+        """Of pairs of layouts."""
+        kinds = self._rows.take(rows, axis=1) + self._columns.take(columns, axis=1)
+        factors = self._factors
+        found = self._values.take(kinds[0], axis=0)
+        for own in kinds[1:]:
+            other = self._values.take(own, axis=0)
+            found[:, :factors] *= other[:, :factors]
+            found[:, factors:] += other[:, factors:]
+        return Gains(np.ascontiguousarray(found.T), self._boxes, self._members, factors)

@@ -68,19 +68,6 @@ def volumes(boxes: IntArray) -> FloatArray:
     return found
 
 
-def numbered(boxes: IntArray) -> IntArray:
-    """A number per box ``[..., rank, 2]``, equal for those that are equal."""
-    number: IntArray = np.zeros(boxes.shape[:-2], np.int64)
-    room = 1
-    for column in np.moveaxis(boxes.reshape(*boxes.shape[:-2], -1), -1, 0):
-        size = int(column.max(initial=0)) + 1
-        if room * size > 1 << 62:
-            number = np.unique(number, return_inverse=True)[1].reshape(number.shape)
-            room = int(number.max(initial=0)) + 1
-        number, room = number * size + column, room * size
-    return number
-
-
 def hull(boxes: IntArray) -> IntArray:
     """The box around some, ``[layouts, boxes, rank, 2]`` to ``[layouts, rank, 2]``."""
     something = np.all(boxes[..., 0] < boxes[..., 1], axis=-1, keepdims=True)
@@ -97,7 +84,20 @@ def _complete(boxes: IntArray) -> BoolArray:
     start, stop = np.divmod(ranges, base)
     joined = (start[:, 1:] <= np.maximum.accumulate(stop, axis=1)[:, :-1]).all(axis=(1, 2))
     combinations = (1 + (ranges[:, 1:] != ranges[:, :-1]).sum(axis=1)).prod(axis=-1)
-    number = np.sort(numbered(boxes), axis=1)
+    number = np.sort(_numbered(boxes), axis=1)
     different = 1 + (number[:, 1:] != number[:, :-1]).sum(axis=1)
     complete: BoolArray = (low < high).all(axis=(1, 2)) & joined & (different == combinations)
     return complete
+
+
+def _numbered(boxes: IntArray) -> IntArray:
+    """A number per box ``[..., rank, 2]``, equal for those that are equal."""
+    number: IntArray = np.zeros(boxes.shape[:-2], np.int64)
+    room = 1
+    for column in np.moveaxis(boxes.reshape(*boxes.shape[:-2], -1), -1, 0):
+        size = int(column.max(initial=0)) + 1
+        if room * size > 1 << 62:
+            number = np.unique(number, return_inverse=True)[1].reshape(number.shape)
+            room = int(number.max(initial=0)) + 1
+        number, room = number * size + column, room * size
+    return number
