@@ -21,6 +21,7 @@ from mars_onnx.search.exact.claim import sets_overlap
 from mars_onnx.search.exact.communication.moves import FloatArray, Moves
 from mars_onnx.search.exact.communication.ports import crossing
 from mars_onnx.search.exact.one_set.factors import Decision
+from mars_onnx.search.exact.one_set.onset import SetLayouts
 from mars_onnx.search.exact.together import Amount, ends_together, until_joined
 from mars_onnx.search.exact.ways.aims import LeastLatency
 from mars_onnx.search.exact.ways.answer import Assembly
@@ -218,7 +219,7 @@ class BranchSearch:
         tables = self.tail.tables(goes_on)
         signature = self.problem.layers[self.branches.join].signature
         table = tables.on.layer(signature)
-        needs = [numbers for numbers in table.layouts.needs if numbers is not None][: len(states)]
+        needs = self._needs(tables.on.layouts)
         time = self._until_join(states, home, needs)
         first = tables.solve(0)
         outs = table.layouts.outs[0]
@@ -248,6 +249,12 @@ class BranchSearch:
             time[strategy] = seconds
         chosen = self._ends_chosen(states, home, [numbers[[strategy]] for numbers in needs])
         return _Joined(way.seconds, states, tuple(chosen), strategy, home, way)
+
+    def _needs(self, layouts: SetLayouts) -> list[IntArray]:
+        """Per branch the layouts that the strategies of the join need."""
+        signature = self.problem.layers[self.branches.join].signature
+        every = (layouts.needs(signature, number) for number in range(len(signature.inputs)))
+        return [numbers for numbers in every if numbers is not None][: len(self.branches.last)]
 
     def _until_join(self, states: tuple[State, ...], home: int, needs: Sequence[IntArray]) -> FloatArray:
         """Seconds at least until the join can start, per strategy; exact but for costs if no two share a set."""
@@ -336,9 +343,8 @@ class BranchSearch:
         own = joined.states[joined.home]
         tables = self.tail.tables(own)
         signature = self.problem.layers[self.branches.join].signature
-        table = tables.on.layer(signature)
         changed = tables.on.layouts.price_resolution(signature, joined.strategy)
-        needs = [numbers for numbers in table.layouts.needs if numbers is not None]
+        needs = self._needs(tables.on.layouts)
         for branch, (state, column) in enumerate(zip(joined.states, joined.ends, strict=True)):
             columns, _ = self.ends(branch, state)
             moves, sources, targets = self._between(

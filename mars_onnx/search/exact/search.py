@@ -31,10 +31,10 @@ from mars_onnx.search.problem import Problem
 from mars_onnx.sharding.mapping import Mapping
 
 SPACE = (
-    "sets of accelerators in the pool's order, one design each, a run of layers each, changed where one tensor carries "
-    "all data; per layer exclusive shards of all axes, several at a time, partial sums all-reduced or "
-    "reduce-scattered; sets of more than eight cut no reduction that is shorter than they have members; tensors that "
-    "several layers take, and model inputs, in one layout per set"
+    "sets of accelerators in the pool's order, of like groups those first of which most are taken, one design each, a "
+    "run of layers each, changed where one tensor carries all data; per layer exclusive shards of all axes, several at "
+    "a time, partial sums all-reduced or reduce-scattered; sets of more than eight cut no reduction that is shorter "
+    "than they have members; tensors that several layers take, and model inputs, in one layout per set"
 )
 #: What is looked at for latency besides, and what is not.
 BRANCHES = (

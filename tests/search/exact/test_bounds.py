@@ -37,7 +37,7 @@ def _set(rng: random.Random, seed: int, sizes: Sequence[int] = (2, 3, 4, 4, 6, 8
 def _layouts(on: SetLayouts, signature: Signature, following: Signature) -> tuple[TensorType, np.ndarray, np.ndarray]:
     """Layouts that a layer leaves, and that another one needs."""
     kind, made = signature.outputs[0], on.layer(signature).outs[0]
-    needed = on.layer(following).needs[0]
+    needed = on.needs(following, 0)
     assert kind is not None
     assert made is not None
     assert needed is not None

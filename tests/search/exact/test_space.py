@@ -53,12 +53,14 @@ def test_arrays_say_what_lowering_says(seed: int) -> None:
         if not isinstance(own, InputError)
     ]
     assert [space.strategy(row) for row in range(space.count)] == fine
+    resolved = [space.resolved(number) for number in range(len(signature.outputs))]
     for row in rng.sample(range(space.count), min(20, space.count)):
         sharding = lower(signature, space.strategy(row), members)
-        for boxes, need, kind in zip(space.needs, sharding.needs, signature.inputs, strict=False):
+        for number, (need, kind) in enumerate(zip(sharding.needs, signature.inputs, strict=False)):
+            boxes = space.needs(number)
             if boxes is not None and need is not None and kind is not None:
                 assert _rows(boxes[row], kind.shape) == _boxes(need)
-        outputs = zip(space.resolved, sharding.resolved, space.produced(signature, row), sharding.produced, strict=True)
+        outputs = zip(resolved, sharding.resolved, space.produced(row), sharding.produced, strict=True)
         for boxes, kept, before, produced in outputs:
             if boxes is not None and kept is not None and before is not None and produced is not None:
                 assert _rows(boxes[row], kept.shape) == _boxes(kept)

@@ -32,8 +32,8 @@ from mars_onnx.search.exact.strategies.space import FloatArray
 
 #: Fewer elements than this are missing by rounding only.
 _ROUNDING = 1e-9
-#: Members of pairs of layouts that are looked at together: arrays of these stay in the processor's cache, and are so small
-#: that their memory is used again and again.
+#: Members of pairs of layouts that are looked at together: their arrays stay in the processor's cache, and are so small
+#: that the same memory is used again and again.
 _AT_ONCE = 12_000
 #: Boxes of pairs of tables that are looked at together: what is known of them fits into the memory of any machine.
 _TOGETHER = 200_000

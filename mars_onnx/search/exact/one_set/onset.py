@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -17,6 +17,7 @@ from mars_onnx.rules.registry import rule_for
 from mars_onnx.search.exact.communication.moves import BoolArray, Clock, FloatArray, Moves, bounds_of, layout_of
 from mars_onnx.search.exact.communication.ports import ports
 from mars_onnx.search.exact.communication.resolutions import resolution_bounds
+from mars_onnx.search.exact.communication.sides import volumes
 from mars_onnx.search.exact.strategies.cuts import Levels
 from mars_onnx.search.exact.strategies.shares import ShareTables
 from mars_onnx.search.exact.strategies.space import LayerSpace, layer_space
@@ -33,7 +34,6 @@ class LayerLayouts:
         space: The strategies.
         resolve: Seconds to resolve partial sums, at least.
         resolved: Whether ``resolve`` is exact.
-        needs: Per input the layout numbers that the strategies need; ``None`` where nothing is taken from the graph.
         outs: Per output the layout numbers that they leave.
         excess: Bytes of weights that each takes more than once, where memory binds.
         toll: What these cost, in seconds; infinite for a strategy that cannot fit.
@@ -43,7 +43,6 @@ class LayerLayouts:
     space: LayerSpace
     resolve: FloatArray
     resolved: BoolArray
-    needs: tuple[IntArray | None, ...]
     outs: tuple[IntArray | None, ...]
     excess: FloatArray | float = 0.0
     toll: FloatArray | float = 0.0
@@ -177,6 +176,7 @@ class SetLayouts:
     shares: ShareTables | None = None
     _moves: dict[tuple[tuple[int, ...], int], Moves] = field(default_factory=dict)
     _layers: dict[Signature, LayerLayouts] = field(default_factory=dict)
+    _needs: dict[tuple[Signature, int], IntArray | None] = field(default_factory=dict)
     _identity: dict[tuple[tuple[int, ...], int], tuple[IntArray, IntArray]] = field(default_factory=dict)
     _edges: dict[tuple[object, ...], Edge] = field(default_factory=dict)
     _unbound: list[Edge] = field(default_factory=list)
@@ -212,19 +212,27 @@ class SetLayouts:
         spend(STRATEGY, STRATEGY_LAYER + space.count * len(self.members))
         if self.tariff is not None:
             space = self.tariff.rings(signature, space, self.members)
-        needs = tuple(
-            None if boxes is None or kind is None else self.moves(kind).register(boxes, self.members)
-            for boxes, kind in zip(space.needs, signature.inputs, strict=False)
-        )
-        outs = tuple(
-            None if boxes is None or kind is None else self.moves(kind).register(boxes, self.members)
-            for boxes, kind in zip(space.resolved, signature.outputs, strict=True)
-        )
-        made = LayerLayouts(space, self._resolve_bounds(space, signature), space.parts <= 1, needs, outs)
+        left = [space.different_outs(number) for number in range(len(signature.outputs))]
+        outs: list[IntArray | None] = []
+        for boxes, kind in zip(left, signature.outputs, strict=True):
+            known = None if boxes is None or kind is None else self.moves(kind).register(boxes, self.members)
+            outs.append(None if known is None else known[space.out])
+        bounds = self._resolve_bounds(space, signature, left)
+        made = LayerLayouts(space, bounds, space.parts <= 1, tuple(outs))
         if self.tariff is not None:
             made.excess = self.tariff.excess(signature, space)
             made.toll = self.tariff.toll(signature, space, made.excess, self.members)
         return made
+
+    def needs(self, signature: Signature, number: int) -> IntArray | None:
+        """The layout numbers that the strategies of a layer need of an input; ``None`` if they need nothing of it."""
+        key = (signature, number)
+        if key not in self._needs:
+            space, kind = self.layer(signature).space, signature.inputs[number]
+            boxes = space.different_needs(number)
+            known = None if boxes is None or kind is None else self.moves(kind).register(boxes, self.members)
+            self._needs[key] = None if known is None else known[space.need]
+        return self._needs[key]
 
     def charge(self) -> None:
         """Follow the tariff after it has changed."""
@@ -234,16 +242,21 @@ class SetLayouts:
                 layer.version += 1
         self._clock.tick()
 
-    def _resolve_bounds(self, space: LayerSpace, signature: Signature) -> FloatArray:
-        """Seconds at least to resolve partial sums, by what every way to do it has to move."""
+    def _resolve_bounds(self, space: LayerSpace, signature: Signature, left: Sequence[IntArray | None]) -> FloatArray:
+        """Seconds at least to resolve partial sums, by what every way to do it has to move.
+
+        Args:
+            space: The strategies.
+            signature: Of the layer.
+            left: Per output the different boxes that they leave.
+        """
         seconds, rows = np.zeros(space.count), np.flatnonzero(space.parts > 1)
         if not len(rows):
             return seconds
         port, parts, part, scattered = ports(self.pool, self.members), space.parts, space.part, space.scattered
-        for boxes, kind in zip(space.resolved, signature.outputs, strict=True):
+        for boxes, kind in zip(left, signature.outputs, strict=True):
             if boxes is not None and kind is not None:
-                own = boxes.take(rows, axis=0)
-                kept = np.maximum(own[..., 1] - own[..., 0], 0).prod(axis=-1) * (kind.dtype.bitwidth / 8)
+                kept = (volumes(boxes) * (kind.dtype.bitwidth / 8)).take(space.out[rows], axis=0)
                 seconds[rows] += resolution_bounds(kept, parts[rows], part[rows], scattered[rows], port)
         return seconds
 
@@ -287,7 +300,7 @@ class SetLayouts:
             return False
         spend_on_plan(len(self.members))
         seconds = 0.0
-        for kind, produced, resolved in self._partial(signature, table.space, strategy):
+        for kind, produced, resolved in self._partial(signature, table, strategy):
             if produced != resolved:
                 seconds += move_seconds(self.pool, produced, resolved, kind.dtype.bitwidth)
         table.resolve[strategy] = seconds
@@ -297,16 +310,15 @@ class SetLayouts:
         return True
 
     def _partial(
-        self, signature: Signature, space: LayerSpace, strategy: int
+        self, signature: Signature, table: LayerLayouts, strategy: int
     ) -> Iterator[tuple[TensorType, Layout, Layout]]:
         """The outputs of a strategy, before and after its partial sums are resolved; a ring leaves none."""
+        space = table.space
         parts = tuple(space.part[strategy].tolist()), int(space.parts[strategy]), rule_for(signature).reduction
-        for kind, boxes, kept in zip(
-            signature.outputs, space.produced(signature, strategy), space.resolved, strict=True
-        ):
-            if kind is not None and boxes is not None and kept is not None:
+        for kind, boxes, outs in zip(signature.outputs, space.produced(strategy), table.outs, strict=True):
+            if kind is not None and boxes is not None and outs is not None:
                 before = layout_of(boxes, kind.shape, self.members, self.members)
-                after = layout_of(kept[strategy], kind.shape, self.members, self.members)
+                after = self.moves(kind).layout(int(outs[strategy]))
                 yield kind, Layout(kind.shape, self.members, before.boxes, *parts), after
 
     def tick(self) -> None:

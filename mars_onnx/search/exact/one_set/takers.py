@@ -46,19 +46,15 @@ def unstated(layouts: SetLayouts, kind: TensorType, made: IntArray, entered: Int
 def needs_of(chain: Chain, layouts: SetLayouts, number: int, tensor: Source) -> list[IntArray]:
     """Per input of a layer that is this tensor, the layouts that its strategies need."""
     layer = chain.problem.layers[number]
-    table = layouts.layer(layer.signature)
-    found = [
-        needs
-        for source, needs in zip(layer.sources, table.needs, strict=False)
-        if source == tensor and needs is not None
-    ]
+    taken = [index for index, source in enumerate(layer.sources) if source == tensor]
+    found = [needs for index in taken if (needs := layouts.needs(layer.signature, index)) is not None]
     if any(source == tensor for source, _ in layer.captured):
         # Idle members are counted as if they needed it too, which is at most too much.
         kind = chain.kinds[tensor]
         boxes = np.zeros((1, len(layouts.members), max(1, len(kind.shape)), 2), np.int64)
         boxes[..., 1] = kind.shape or (1,)
         whole = layouts.moves(kind).register(boxes, layouts.members)
-        found.append(np.repeat(whole, table.space.count))
+        found.append(np.repeat(whole, layouts.layer(layer.signature).space.count))
     return found
 
 

@@ -68,14 +68,22 @@ class Cuts:
     part: IntArray
 
     @cached_property
-    def kept(self) -> RangeArrays:
-        """As ``ranges``, but per strategy, and after partial sums are resolved."""
-        kept = {name: (low[self.pattern], high[self.pattern]) for name, (low, high) in self.ranges.items()}
+    def scattering(self) -> IntArray:
+        """The strategies whose partial sums are scattered."""
+        rows: IntArray = np.flatnonzero(self.scatter >= 0)
+        return rows
+
+    @cached_property
+    def scattered(self) -> RangeArrays:
+        """Per axis what every member keeps of it then, two arrays ``[strategies that scatter, members]``."""
+        pattern, along = self.pattern[self.scattering], self.scatter[self.scattering]
+        kept = {name: (low[pattern], high[pattern]) for name, (low, high) in self.ranges.items()}
+        parts, part = self.parts[self.scattering], self.part[self.scattering]
         for number, axis in enumerate(self.axes):
-            rows = np.flatnonzero((self.scatter == number) & (self.parts > 1))
+            rows = np.flatnonzero((along == number) & (parts > 1))
             if len(rows):
                 low, high = kept[axis.name]
-                low[rows], high[rows] = _scattered(axis, low[rows], high[rows], self.parts[rows], self.part[rows])
+                low[rows], high[rows] = _scattered(axis, low[rows], high[rows], parts[rows], part[rows])
         return kept
 
     def strategy(self, row: int) -> Strategy:
@@ -208,12 +216,14 @@ def _resolved(axes: tuple[Axis, ...], ways: IntArray) -> tuple[IntArray, IntArra
 
 def _scattered(axis: Axis, low: IntArray, high: IntArray, parts: IntArray, part: IntArray) -> tuple[IntArray, IntArray]:
     """Which piece of its range of an axis everyone keeps: ``part`` of ``parts``."""
-    length, of = np.maximum(high - low, 0), np.broadcast_to(parts[:, None], low.shape)
+    most = int(parts.max()) + 1
+    kind = np.maximum(high - low, 0) * most + parts[:, None]
     first, last = np.zeros_like(low), np.zeros_like(low)
-    for size, count in set(zip(length.ravel().tolist(), of.ravel().tolist(), strict=True)):
-        at = (length == size) & (of == count)
+    for number in np.unique(kind).tolist():
+        at = kind == number
+        size, count = divmod(number, most)
         pieces = np.asarray(cut(replace(axis, size=size), (1,) * count), np.int64)
-        first[at], last[at] = pieces[part[at], 0], pieces[part[at], 1]
+        first[at], last[at] = pieces[part[at]].T
     return low + first, low + last
 
 

@@ -26,18 +26,20 @@ class LayerSpace:
     """Strategies of one layer on one set.
 
     Attributes:
+        signature: Of the layer.
         cuts: Those without shared shards.
         rings: Strategies with shared shards, behind them.
-        needs: Per input the boxes ``[strategies, members, rank, 2]``; ``None`` where nothing is taken from the graph.
-        resolved: Per output the boxes after partial sums are resolved; ``None`` for an absent output.
+        ring_needs: Per input what these need, ``[rings, members, rank, 2]``.
+        ring_bases: Per ring the strategy that is the same without.
         parts: Per strategy, in how many partial sums it leaves its outputs.
         part: Per strategy and member, which of them it has.
     """
 
+    signature: Signature
     cuts: Cuts
     rings: tuple[Strategy, ...]
-    needs: tuple[IntArray | None, ...]
-    resolved: tuple[IntArray | None, ...]
+    ring_needs: tuple[IntArray | None, ...]
+    ring_bases: tuple[int, ...]
     parts: IntArray
     part: IntArray
 
@@ -51,13 +53,59 @@ class LayerSpace:
         plain = len(self.cuts.pattern)
         return self.cuts.strategy(row) if row < plain else self.rings[row - plain]
 
-    def produced(self, signature: Signature, row: int) -> tuple[IntArray | None, ...]:
+    def needs(self, number: int) -> IntArray | None:
+        """What strategies need of an input, ``[strategies, members, rank, 2]``; ``None`` if they need nothing of it."""
+        different = self.different_needs(number)
+        return None if different is None else different[self.need]
+
+    def different_needs(self, number: int) -> IntArray | None:
+        """The same once per pattern, and then per ring."""
+        every = rule_for(self.signature).inputs
+        dims = every[number] if number < len(every) else None
+        if dims is None or self.signature.inputs[number] is None:
+            return None
+        boxes = _boxes(dims, self.cuts.ranges, self.cuts.idle)
+        own = self.ring_needs[number] if self.rings else None
+        return boxes if own is None else np.concatenate([boxes, own])
+
+    @property
+    def need(self) -> IntArray:
+        """Which of these each strategy has."""
+        if not self.rings:
+            return self.cuts.pattern
+        return np.concatenate([self.cuts.pattern, len(self.cuts.factors) + np.arange(len(self.rings))])
+
+    def resolved(self, number: int) -> IntArray | None:
+        """What strategies leave of an output after partial sums are resolved; ``None`` if there is no such output."""
+        different = self.different_outs(number)
+        return None if different is None else different[self.out]
+
+    def different_outs(self, number: int) -> IntArray | None:
+        """The same once per pattern, and then per strategy whose partial sums are scattered."""
+        dims = rule_for(self.signature).outputs[number]
+        if dims is None or self.signature.outputs[number] is None:
+            return None
+        own = self.cuts
+        boxes = _boxes(dims, own.ranges, own.idle)
+        if not len(own.scattering):
+            return boxes
+        return np.concatenate([boxes, _boxes(dims, own.scattered, own.idle[own.pattern[own.scattering]])])
+
+    @property
+    def out(self) -> IntArray:
+        """Which of these each strategy has."""
+        own = self.cuts
+        which: IntArray = own.pattern.copy()
+        which[own.scattering] = len(own.factors) + np.arange(len(own.scattering))
+        return np.append(which, which[list(self.ring_bases)]) if self.rings else which
+
+    def produced(self, row: int) -> tuple[IntArray | None, ...]:
         """Per output the boxes ``[members, rank, 2]`` of a strategy without a ring before partial sums are resolved."""
         pattern = self.cuts.pattern[row]
         ranges = {name: (low[pattern], high[pattern]) for name, (low, high) in self.cuts.ranges.items()}
         return tuple(
             None if dims is None or kind is None else _boxes(dims, ranges, self.cuts.idle[pattern])
-            for dims, kind in zip(rule_for(signature).outputs, signature.outputs, strict=False)
+            for dims, kind in zip(rule_for(self.signature).outputs, self.signature.outputs, strict=False)
         )
 
     @property
@@ -69,16 +117,8 @@ class LayerSpace:
 
 def layer_space(signature: Signature, levels: Levels) -> LayerSpace:
     """Evaluate all strategies without rings on a set with these levels."""
-    rule, own = rule_for(signature), sound_cuts(signature, levels)
-    needs = tuple(
-        None if dims is None or kind is None else _boxes(dims, own.ranges, own.idle)[own.pattern]
-        for dims, kind in zip(rule.inputs, signature.inputs, strict=False)
-    )
-    resolved = tuple(
-        None if dims is None or kind is None else _boxes(dims, own.kept, own.idle[own.pattern])
-        for dims, kind in zip(rule.outputs, signature.outputs, strict=False)
-    )
-    return LayerSpace(own, (), needs, resolved, own.parts, own.part)
+    own = sound_cuts(signature, levels)
+    return LayerSpace(signature, own, (), (), (), own.parts, own.part)
 
 
 @lru_cache(maxsize=8192)

@@ -128,7 +128,7 @@ class Tariff:
         """Bytes of weights, ``[strategies, members]``."""
         held = np.zeros(space.part.shape)
         for index in self.weights_of(signature):
-            boxes, kind = (space.needs[index] if index < len(space.needs) else None), signature.inputs[index]
+            boxes, kind = space.needs(index), signature.inputs[index]
             if boxes is not None and kind is not None:
                 held = held + _bytes(boxes, kind.dtype.bitwidth)
         return held
@@ -158,10 +158,12 @@ class Tariff:
         """Bytes of weights, and of the largest input and the outputs, ``[strategies, members]``."""
         weights = set(self.weights_of(signature))
         moving = np.zeros((space.count, count))
-        for index, (boxes, kind) in enumerate(zip(space.needs, signature.inputs, strict=False)):
-            if boxes is not None and kind is not None and index not in weights:
+        for index, kind in enumerate(signature.inputs):
+            boxes = None if index in weights else space.needs(index)
+            if boxes is not None and kind is not None:
                 moving = np.maximum(moving, _bytes(boxes, kind.dtype.bitwidth))
-        for boxes, kind in zip(space.resolved, signature.outputs, strict=True):
+        for index, kind in enumerate(signature.outputs):
+            boxes = space.resolved(index)
             if boxes is not None and kind is not None:
                 moving = moving + _bytes(boxes, kind.dtype.bitwidth)
         return np.broadcast_to(self._held(signature, space), moving.shape), moving
@@ -214,15 +216,16 @@ class Tariff:
                 boxes.append(_rows(layout))
         if not found:
             return space
-        needs = [
-            None if own is None else np.concatenate([own, np.stack(boxes) if place == index else own[rows]])
-            for place, own in enumerate(space.needs)
-        ]
+        needs = [space.needs(place) for place in range(len(signature.inputs))]
         return LayerSpace(
+            signature,
             space.cuts,
             tuple(found),
-            tuple(needs),
-            tuple(None if own is None else np.concatenate([own, own[rows]]) for own in space.resolved),
+            tuple(
+                None if own is None else np.stack(boxes) if place == index else own[rows]
+                for place, own in enumerate(needs)
+            ),
+            tuple(rows),
             np.concatenate([space.parts, space.parts[rows]]),
             np.concatenate([space.part, space.part[rows]]),
         )

@@ -107,11 +107,8 @@ class Shapes:
             if key in seen:
                 continue
             seen.add(key)
-            members = tuple(
-                rank for cell, u, c in zip(self.cells, used, counts, strict=True) for rank in cell[u : u + c]
-            )
             after = tuple(u + c for u, c in zip(used, counts, strict=True))
-            found.append(Place(counts, after, members))
+            found.append(Place(counts, after, self._members(used, counts)))
         return found
 
     @cached_property
@@ -126,10 +123,19 @@ class Shapes:
 
     def first(self) -> list[Place]:
         """Sets of all counts, of the first members of each cell."""
-        return [
-            Place(counts, counts, tuple(rank for cell, c in zip(self.cells, counts, strict=True) for rank in cell[:c]))
-            for counts in self.counts
-        ]
+        return [Place(counts, counts, self._members((0,) * len(counts), counts)) for counts in self.counts]
+
+    def _members(self, used: Counts, counts: Counts) -> tuple[int, ...]:
+        """The next members of each cell; among cells that are alike, those come first of which most are taken.
+
+        So sets that only differ in cells that can be exchanged are alike, and share what is known of them.
+        """
+        order = list(range(len(counts)))
+        for kind in set(self._kinds):
+            alike = [number for number, own in enumerate(self._kinds) if own == kind]
+            for place, number in zip(alike, sorted(alike, key=lambda number: -counts[number]), strict=True):
+                order[place] = number
+        return tuple(rank for number in order for rank in self.cells[number][used[number] :][: counts[number]])
 
     def levels(self, members: tuple[int, ...]) -> tuple[int, ...]:
         """Sizes of the levels of a set: of the clusters that its members form, where these are of equal size."""
