@@ -32,7 +32,7 @@ from mars_onnx.search.problem import Problem
 from mars_onnx.sharding.mapping import Mapping
 
 #: What the answer says of the strategies that are looked at in addition.
-SPACE = (
+SPACE_THAT_FITS = (
     "; as memory binds, also shared shards of large weights for the cuts with the smallest shares, and only what fits: "
     "the bound counts weights, and of other tensors those of one layer at a time"
 )

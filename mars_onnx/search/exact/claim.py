@@ -1,4 +1,4 @@
-"""When the tables say all there is to say of a mapping's cost, and what is certain where they do not.
+"""What a search claims: of which space, when the tables say all of a mapping's cost, and what is certain otherwise.
 
 The tables add everything up. What does not depend on the tensor at a gate can go on beside the set before the gate: a
 model input that comes in later, and an output that leaves earlier. Then the least sum is an answer, but no bound.
@@ -25,10 +25,33 @@ from mars_onnx.search.exact.chain.segments import consumers_of, inputs_of
 from mars_onnx.search.exact.communication.moves import FloatArray
 from mars_onnx.search.exact.strategies.least import cuts_of
 from mars_onnx.search.exact.ways.sets import needed_of
+from mars_onnx.search.method import Objective
 from mars_onnx.search.problem import Problem, Source
+
+#: What is looked at.
+SPACE = (
+    "sets of accelerators in the pool's order, of like groups those first of which most are taken, one design each, a "
+    "run of layers each, changed where one tensor carries all data; per layer exclusive shards of all axes, several at "
+    "a time, partial sums all-reduced or reduce-scattered; sets of more than eight cut no reduction that is shorter "
+    "than they have members; tensors that several layers take, and model inputs, in one layout per set"
+)
+#: What is looked at for latency besides, and what is not.
+_BRANCHES = (
+    "; where one layer joins branches from different model inputs, each branch on one set until then, side by side "
+    "with others or after them (of more than four branches, all share a set or none do)"
+)
+#: What the answer says if something outside of the space is better.
+_BEATEN = "; the mapping is not one of these, but a simple one outside that is better than all that were found"
 
 #: Shares of the longest path in the bound, against the work, that are tried.
 _MIXTURES = tuple(step / 16 for step in range(17))
+
+
+def space_of(objective: Objective, beaten: bool) -> str:
+    """The space of an answer that was not found among mappings that fit; ``beaten`` if one outside is better."""
+    # Of a stream, branches are looked at one after the other only: nothing is claimed of them side by side.
+    space = SPACE + _BRANCHES if objective is Objective.LATENCY else SPACE
+    return space + _BEATEN if beaten else space
 
 
 def sets_overlap(chain: Chain) -> bool:

@@ -12,12 +12,11 @@ from mars_onnx.cost.shares import twin
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.branches import BranchSearch
-from mars_onnx.search.exact.capacity import SPACE as FITTING_SPACE
-from mars_onnx.search.exact.capacity import Fitting, fits
+from mars_onnx.search.exact.capacity import SPACE_THAT_FITS, Fitting, fits
 from mars_onnx.search.exact.chain.chain import Chain
 from mars_onnx.search.exact.chain.joins import branches_of
 from mars_onnx.search.exact.chain.segments import width_of
-from mars_onnx.search.exact.claim import certain_seconds, sets_overlap
+from mars_onnx.search.exact.claim import SPACE, certain_seconds, sets_overlap, space_of
 from mars_onnx.search.exact.incumbents import first, inside, outside
 from mars_onnx.search.exact.limits import Limits
 from mars_onnx.search.exact.solid import Mappings
@@ -30,29 +29,17 @@ from mars_onnx.search.method import Ending, Objective, Progress, SearchOptions, 
 from mars_onnx.search.problem import Problem
 from mars_onnx.sharding.mapping import Mapping
 
-SPACE = (
-    "sets of accelerators in the pool's order, of like groups those first of which most are taken, one design each, a "
-    "run of layers each, changed where one tensor carries all data; per layer exclusive shards of all axes, several at "
-    "a time, partial sums all-reduced or reduce-scattered; sets of more than eight cut no reduction that is shorter "
-    "than they have members; tensors that several layers take, and model inputs, in one layout per set"
-)
-#: What is looked at for latency besides, and what is not.
-BRANCHES = (
-    "; where one layer joins branches from different model inputs, each branch on one set until then, side by side "
-    "with others or after them (of more than four branches, all share a set or none do)"
-)
-
 #: On more accelerators than these, a search starts from what is quickly found, and looks at sets of that size first.
 _FEW = 8
-#: What the answer says if something outside of the space is better.
-BEATEN = "; the mapping is not one of these, but a simple one outside that is better than all that were found"
-
 #: Good mappings that are kept for a second look.
 _KEPT = 4
 #: Share of the work that goes into pricing ways that are not exact yet, for something to show at a limit.
 _LOOKING = 0.05
 #: Units of work before that begins: many searches end sooner.
 _SOON = 1.0
+#: On many accelerators there is something to show from the beginning: units, or part of a limit, before more of that.
+_LATER = 12.0
+_LATER_PART = 0.2
 #: Periods are halved until the bound is this near, and then the last step proves the rest.
 _NEAR = 1e-3
 #: Where more tensors than this are there at once, simple mappings are not worth their time in the end.
@@ -63,6 +50,9 @@ _NEARLY = 0.05
 _ALONE = 0.5
 #: ... and how far above the bound ways may be that are looked for.
 _STEP = 0.03
+#: If it takes less than so many units to know that there are none, the next ones may be further above it, up to so far.
+_QUICK = 0.1
+_LONGEST_STEP = 0.25
 #: A bound that leaves less, relatively, is met: the search stops at what is better by no more than rounding.
 _SAME = 1e-8
 
@@ -154,10 +144,7 @@ class _Run:
             certain = certain_seconds(self.problem, self.pool, latency)
             bound = min(cost_s, certain if loose else max(bound, certain))
         others = tuple(other for _, other in self.best[1:])
-        # Of a stream, branches are looked at one after the other only: nothing is claimed of them side by side.
-        space = SPACE + BRANCHES if self.options.objective is Objective.LATENCY else SPACE
-        space += BEATEN if beaten else ""
-        return SearchResult(mapping, cost_s, bound, ending, space, others)
+        return SearchResult(mapping, cost_s, bound, ending, space_of(self.options.objective, beaten), others)
 
     @property
     def large(self) -> bool:
@@ -235,13 +222,13 @@ class _Run:
         if self.options.objective is not Objective.LATENCY:
             # The prices say what an inference takes at least, and nothing of the busiest set.
             ending = Ending.HEURISTIC if ending is Ending.GAP else ending
-            return SearchResult(mapping, cost_s, None, ending, SPACE + FITTING_SPACE, others)
+            return SearchResult(mapping, cost_s, None, ending, SPACE + SPACE_THAT_FITS, others)
         bound = min(cost_s, fitting.bound_s)
         if bound >= cost_s * (1 - _SAME):
             ending, bound = Ending.PROVEN, cost_s
         elif self.limits.over is not None:
             ending = self.limits.over
-        return SearchResult(mapping, cost_s, bound, ending, SPACE + FITTING_SPACE, others)
+        return SearchResult(mapping, cost_s, bound, ending, SPACE + SPACE_THAT_FITS, others)
 
     def check(self) -> None:
         """Called in long work: ends it at a limit."""
@@ -314,26 +301,30 @@ class _Run:
     def improve(self, forward: Forward) -> None:
         """Look for mappings of less latency, on all sets, until there are none."""
         aim: LeastLatency | None = None
-        stamp = 0
+        stamp, step = 0, _STEP
         while True:
             now = forward.sets.stamp()
             if aim is None or now != stamp:
                 aim, stamp = LeastLatency(forward.sets, None, self.limit()), now
             self.bound = max(self.bound, min(aim.least_s, self.limit()))
             # On many accelerators there are very many ways: first of all, those that are nearly as good as the bound.
-            goal = max(self.bound * (1 + _STEP), self.limit() * _STEP)
+            goal = max(self.bound * (1 + step), self.limit() * _STEP)
             aim.limit = min(self.limit(), goal) if self.large else self.limit()
             if self.looked(forward, aim):
                 aim = None
                 continue
+            started = self.limits.meter.units
             way = forward.way(aim, None)
             if way is not None:
+                step = _STEP
                 self.bound = max(self.bound, way.seconds)
                 self.sharpen(forward, replace(way, room=self.limit() - way.seconds))
             elif aim.limit >= self.limit():
                 return
             else:
                 self.bound = aim.limit
+                # Where it takes next to nothing to know that there is none, the next step may be longer.
+                step = min(2 * step, _LONGEST_STEP) if self.limits.meter.units - started < _QUICK else _STEP
                 self.tick(wrong=False)
 
     def looked(self, forward: Forward, aim: LeastLatency) -> bool:
@@ -371,11 +362,16 @@ class _Run:
         sharp = not forward.sharpen(way)
         before_looking = self.limits.meter.units
         known = all(forward.sets.known(step.state, index) is not None for index, step in enumerate(way.steps))
-        if known and (sharp or self.looking < _LOOKING * (before_looking - _SOON)):
+        if known and (sharp or (self.late and self.looking < _LOOKING * (before_looking - _SOON))):
             for mapping in self.mappings.of(forward, way, sharp):
                 self.note(mapping)
             self.looking += self.limits.meter.units - before_looking
         self.tick(sharp and self.limit() >= before)
+
+    @property
+    def late(self) -> bool:
+        """Whether it takes so long by now that somebody may want to see more than what the search began with."""
+        return not self.large or self.limits.meter.units > _LATER or self.limits.spent > _LATER_PART
 
     def tick(self, wrong: bool) -> None:
         """Report, and look at the limits; ``wrong`` if an exact way is not as good a mapping as it promised."""

@@ -16,6 +16,7 @@ from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.search.exact.communication import bounds
 from mars_onnx.search.exact.communication.moves import Moves, bounds_of
 from mars_onnx.search.exact.communication.ports import crossing
+from mars_onnx.search.exact.communication.products import Products
 from mars_onnx.search.exact.one_set.onset import SetLayouts
 from mars_onnx.search.exact.ways.shapes import Shapes
 from tests.search.exact.random_pools import random_pool
@@ -96,6 +97,14 @@ def test_bounds_of_pairs_are_the_same_one_by_one(seed: int) -> None:
             row, column = rng.randrange(len(sources)), rng.randrange(len(targets))
             alone = moves.bounds(sources[[row]], targets[[column]])
             assert alone[0, 0] == pytest.approx(together[row, column], rel=1e-12)
+
+
+def test_pairs_of_several_tables_in_parts() -> None:
+    """Rows and columns are numbered through all tables; a table without rows has no pairs."""
+    pairs = Products([2, 0, 1], [2, 3, 2])
+    parts = [[own.tolist() for own in part] for part in pairs.parts(4)]
+    assert parts == [[[0, 0, 1, 1], [0, 1, 0, 1]], [[2, 2], [5, 6]]]
+    assert pairs.starts.tolist() == [0, 4, 4]
 
 
 @settings(deadline=None, max_examples=40, derandomize=True, database=None)
