@@ -121,12 +121,7 @@ def test_an_interrupt_without_a_watch_is_the_method_s(
     # The method leaves a file where it works.
     monkeypatch.chdir(tmp_path)
     register(monkeypatch, "patient", interrupted)
-    # What a shell starts in the background ignores interrupts.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        assert find_mapping(problem, pool, "patient", SearchOptions()).result.ending is Ending.INTERRUPTED
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert find_mapping(problem, pool, "patient", SearchOptions()).result.ending is Ending.INTERRUPTED
 
 
 def test_names_of_comparators(monkeypatch: pytest.MonkeyPatch) -> None:
