@@ -74,8 +74,8 @@ class Cuts:
         return rows
 
     @cached_property
-    def scattered(self) -> RangeArrays:
-        """Per axis what every member keeps of it then, two arrays ``[strategies that scatter, members]``."""
+    def kept(self) -> RangeArrays:
+        """Per axis what every member keeps of it after that, two arrays ``[strategies that scatter, members]``."""
         pattern, along = self.pattern[self.scattering], self.scatter[self.scattering]
         kept = {name: (low[pattern], high[pattern]) for name, (low, high) in self.ranges.items()}
         parts, part = self.parts[self.scattering], self.part[self.scattering]

@@ -89,7 +89,7 @@ class LayerSpace:
         boxes = _boxes(dims, own.ranges, own.idle)
         if not len(own.scattering):
             return boxes
-        return np.concatenate([boxes, _boxes(dims, own.scattered, own.idle[own.pattern[own.scattering]])])
+        return np.concatenate([boxes, _boxes(dims, own.kept, own.idle[own.pattern[own.scattering]])])
 
     @property
     def out(self) -> IntArray:
