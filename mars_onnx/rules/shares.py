@@ -40,6 +40,38 @@ def cut(axis: Axis, shares: Sequence[int]) -> list[Range]:
     return list(pairwise(edges))
 
 
+def cut_equally(axis: Axis, sizes: IntArray, parts: IntArray, part: IntArray) -> tuple[IntArray, IntArray]:
+    """The same as :func:`cut` for equal shares, of many axes at once that differ in size only.
+
+    Args:
+        axis: What to cut.
+        sizes: Of each.
+        parts: Into how many.
+        part: Which of these is asked for.
+
+    Returns:
+        Starts and stops; all arrays broadcast together.
+    """
+    granules = -(-sizes // axis.granularity)
+    low, high = (np.minimum(edge * axis.granularity, sizes) for edge in _piece(granules, parts, part))
+    if not axis.divisible:
+        return low, high
+    inside = (granules > 0) & (granules < parts) & (parts % np.maximum(granules, 1) == 0)
+    if not inside.any():
+        return low, high
+    several = parts // np.maximum(granules, 1)
+    start = part // np.maximum(several, 1) * axis.granularity
+    first, last = _piece(
+        np.minimum(axis.granularity, sizes - start), np.maximum(several, 1), part % np.maximum(several, 1)
+    )
+    return np.where(inside, start + first, low), np.where(inside, start + last, high)
+
+
+def _piece(size: IntArray, parts: IntArray, part: IntArray) -> tuple[IntArray, IntArray]:
+    each, rest = np.divmod(size, parts)
+    return part * each + np.minimum(part, rest), (part + 1) * each + np.minimum(part + 1, rest)
+
+
 def _bounds(size: int, shares: Sequence[int]) -> list[int]:
     """Where to cut ``size`` units: one bound more than there are shares."""
     if len(set(shares)) == 1:

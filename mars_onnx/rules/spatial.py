@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from mars_onnx.rules.axes import Along, Axis, AxisRange, DimMap, IntArray, Ranges, Whole
+from mars_onnx.rules.axes import Along, Axis, AxisRange, DimMap, IntArray, Ranges, Whole, clipped
 from mars_onnx.rules.base import Dims, LocalGraph, OpRule, Share, Signature, TensorType
 from mars_onnx.rules.common import (
     SameNode,
@@ -90,7 +90,7 @@ class Magnified:
     def __call__(self, ranges: Ranges) -> AxisRange:
         low, high = ranges[self.axis]
         start, stop = self._place(low) - self.before, self._place(high - 1) + 1 + self.after
-        return np.clip(start, 0, self.size), np.clip(stop, 0, self.size)
+        return clipped(start, self.size), clipped(stop, self.size)
 
 
 @dataclass(frozen=True)

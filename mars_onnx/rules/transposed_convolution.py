@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mars_onnx.geometry import Range
-from mars_onnx.rules.axes import Along, Axis, AxisRange, DimMap, Ranges, Whole
+from mars_onnx.rules.axes import Along, Axis, AxisRange, DimMap, Ranges, Whole, clipped
 from mars_onnx.rules.base import Dims, LocalGraph, OpRule, Share, Signature, TensorType, attributes_without
 from mars_onnx.rules.common import axes_except, empty, whole_work
 from mars_onnx.rules.convolution import SPATIAL_NAMES, bias_only
@@ -43,7 +43,7 @@ class TransposedWindow:
         # Rounded down, so that the local output never starts after the wanted one.
         start = (low + self.pad - (self.reach - 1)) // self.stride
         stop = (high - 1 + self.pad) // self.stride + 1
-        return np.clip(start, 0, self.size), np.clip(stop, 0, self.size)
+        return clipped(start, self.size), clipped(stop, self.size)
 
     def pads(self, target: tuple[int, int], source: tuple[int, int]) -> tuple[int, int]:
         """Rows to crop before and after; negative after: rows that no input reaches."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mars_onnx.rules.axes import Along, Axis, Whole, Window
-from mars_onnx.rules.shares import boxes, cut
+from mars_onnx.rules.shares import boxes, cut, cut_equally
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,19 @@ def test_cut_covers_in_order(size: int, granularity: int, divisible: bool, share
         if len(set(shares)) == 1:
             widths = {high - low for low, high in ranges}
             assert max(widths) - min(widths) <= granularity
+
+
+@given(
+    sizes=st.lists(st.integers(0, 70), min_size=1, max_size=5),
+    granularity=st.integers(1, 8),
+    divisible=st.booleans(),
+    parts=st.integers(1, 16),
+)
+def test_cut_equally_is_cut_for_many_at_once(sizes: list[int], granularity: int, divisible: bool, parts: int) -> None:
+    axis = Axis("X", 1, granularity=granularity, divisible=divisible)
+    low, high = cut_equally(axis, np.asarray(sizes)[:, None], np.asarray(parts), np.arange(parts))
+    found = [list(zip(*own, strict=True)) for own in zip(low.tolist(), high.tolist(), strict=True)]
+    assert found == [cut(replace(axis, size=size), [1] * parts) for size in sizes]
 
 
 def test_boxes_of_a_mesh_at_once() -> None:

@@ -260,11 +260,11 @@ class SetLayouts:
                 seconds[rows] += resolution_bounds(kept, parts[rows], part[rows], scattered[rows], port)
         return seconds
 
-    def entering(self, kind: TensorType) -> dict[int, Strategy]:
-        """The strategies that say in which layout a tensor enters, by layout."""
+    def entering(self, kind: TensorType, layout: int) -> Strategy | None:
+        """The strategy that says that a tensor enters in a layout, if there is one."""
         numbers, rows = self.identity(kind)
-        space = self.layer(_identity_of(kind)).space
-        return {number: space.strategy(row) for number, row in zip(numbers.tolist(), rows.tolist(), strict=True)}
+        places = np.flatnonzero(numbers == layout)
+        return self.layer(_identity_of(kind)).space.strategy(int(rows[places[0]])) if len(places) else None
 
     def identity(self, kind: TensorType) -> tuple[IntArray, IntArray]:
         """The layouts in which a tensor can enter, and for each the number of an Identity's strategy that says so."""

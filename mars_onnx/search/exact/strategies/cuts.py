@@ -22,7 +22,8 @@ import numpy.typing as npt
 from mars_onnx.rules.axes import Axis, IntArray
 from mars_onnx.rules.base import Signature
 from mars_onnx.rules.registry import rule_for
-from mars_onnx.rules.shares import cut
+from mars_onnx.rules.shares import cut_equally
+from mars_onnx.search.exact.strategies.pieces import NO_PIECE, WHOLE_PIECE, Pieces, pieces_of, place_of
 from mars_onnx.sharding.strategy import REPLICAS, SINGLE, WHOLE, Placement, Resolution, Split, Strategy
 
 Levels = tuple[int, ...]
@@ -44,28 +45,82 @@ class Cuts:
 
     Attributes:
         axes: Of the layers.
+        pieces: Per axis what it can be cut into.
         factors: Per pattern the axes that it splits, outermost first, and into how many pieces; none for ``whole``
             and ``single``.
         single: Whether a pattern is ``single``.
         origin: Per pattern its number before some were left out.
-        ranges: Per axis what every member does of it, two arrays ``[patterns, members]``.
-        idle: Who does nothing, ``[patterns, members]``.
-        pattern: Per strategy its pattern.
-        scatter: Per strategy the number of the axis along which partial sums are scattered, or -1.
-        parts: Per strategy, in how many partial sums it leaves its outputs.
-        part: Per strategy and member, which of them it has.
+        ways: Into how many pieces each axis is cut, ``[axes, patterns]``.
+        places: Which of its pieces every member has, ``[axes, patterns, members]``.
     """
 
     axes: tuple[Axis, ...]
+    pieces: tuple[Pieces, ...]
     factors: tuple[Factors, ...]
     single: BoolArray
     origin: IntArray
-    ranges: RangeArrays
-    idle: BoolArray
-    pattern: IntArray
-    scatter: IntArray
-    parts: IntArray
-    part: IntArray
+    ways: IntArray
+    places: IntArray
+
+    @cached_property
+    def ranges(self) -> RangeArrays:
+        """Per axis what every member does of it, two arrays ``[patterns, members]``."""
+        every = zip(self.axes, self.pieces, self.places, strict=True)
+        return {axis.name: (own.low.take(places), own.high.take(places)) for axis, own, places in every}
+
+    @cached_property
+    def idle(self) -> BoolArray:
+        """Who does nothing, ``[patterns, members]``."""
+        idle: BoolArray = self.single[:, None] & (np.arange(self.places.shape[2]) > 0)
+        for own, places in zip(self.pieces, self.places, strict=True):
+            idle |= own.empty.take(places)
+        return idle
+
+    @cached_property
+    def _resolved(self) -> tuple[IntArray, IntArray]:
+        """Per strategy its pattern and how partial sums are resolved: every pattern with every way to do that."""
+        every = np.zeros((len(self.axes) + 1, len(self.factors)), np.bool_)
+        every[0] = True
+        parts = np.ones(len(self.factors), np.int64)
+        for axis, ways in zip(self.axes, self.ways, strict=True):
+            parts = parts * ways if axis.reduction else parts
+        for number, axis in enumerate(self.axes):
+            if not axis.reduction and axis.size >= 2:
+                granules = axis.size // axis.granularity
+                every[number + 1] = (parts > 1) & (granules >= parts * self.ways[number])
+        pattern, way = np.nonzero(every.T)
+        return pattern, way - 1
+
+    @property
+    def pattern(self) -> IntArray:
+        """Per strategy its pattern."""
+        return self._resolved[0]
+
+    @property
+    def scatter(self) -> IntArray:
+        """Per strategy the number of the axis along which partial sums are scattered, or -1."""
+        return self._resolved[1]
+
+    @cached_property
+    def _partial(self) -> tuple[IntArray, IntArray]:
+        """Per pattern, in how many partial sums it leaves outputs, and per member which of these it has."""
+        parts, part = np.ones(len(self.factors), np.int64), np.zeros(self.places.shape[1:], np.int64)
+        for axis, own, ways, places in zip(self.axes, self.pieces, self.ways, self.places, strict=True):
+            if axis.reduction:
+                count = own.count.take(ways)
+                parts, part = parts * count, part * count[:, None] + own.rank.take(places)
+        part[self.idle] = 0
+        return parts, part
+
+    @property
+    def parts(self) -> IntArray:
+        """Per strategy, in how many partial sums it leaves its outputs."""
+        return self._partial[0][self.pattern]
+
+    @property
+    def part(self) -> IntArray:
+        """Per strategy and member, which of them it has."""
+        return self._partial[1][self.pattern]
 
     @cached_property
     def scattering(self) -> IntArray:
@@ -78,12 +133,13 @@ class Cuts:
         """Per axis what every member keeps of it after that, two arrays ``[strategies that scatter, members]``."""
         pattern, along = self.pattern[self.scattering], self.scatter[self.scattering]
         kept = {name: (low[pattern], high[pattern]) for name, (low, high) in self.ranges.items()}
-        parts, part = self.parts[self.scattering], self.part[self.scattering]
+        parts, part = (of_patterns[pattern] for of_patterns in self._partial)
         for number, axis in enumerate(self.axes):
             rows = np.flatnonzero((along == number) & (parts > 1))
             if len(rows):
                 low, high = kept[axis.name]
-                low[rows], high[rows] = _scattered(axis, low[rows], high[rows], parts[rows], part[rows])
+                first, last = cut_equally(axis, high[rows] - low[rows], parts[rows, None], part[rows])
+                low[rows], high[rows] = low[rows] + first, low[rows] + last
         return kept
 
     def strategy(self, row: int) -> Strategy:
@@ -103,19 +159,14 @@ class Cuts:
         """Those of some patterns."""
         if sound.all():
             return self
-        number = np.cumsum(sound) - 1
-        rows = np.flatnonzero(sound[self.pattern])
         return Cuts(
             self.axes,
+            self.pieces,
             tuple(own for own, fine in zip(self.factors, sound.tolist(), strict=True) if fine),
             self.single[sound],
             self.origin[sound],
-            {name: (low[sound], high[sound]) for name, (low, high) in self.ranges.items()},
-            self.idle[sound],
-            number[self.pattern[rows]],
-            self.scatter[rows],
-            self.parts[rows],
-            self.part[rows],
+            self.ways[:, sound],
+            self.places[:, sound],
         )
 
 
@@ -135,96 +186,22 @@ def cuts(axes: tuple[Axis, ...], levels: Levels) -> Cuts:
     """All strategies for layers with these axes on a set with these levels."""
     members = prod(levels)
     least = members if members > _SMALL_SET else 2
-    names = tuple(axis.name for axis in axes if axis.size >= (least if axis.reduction else 2))
-    patterns = _patterns(names, levels)
-    ways = np.ones((len(patterns.factors), len(axes)), np.int64)
-    digits = np.zeros((len(patterns.factors), members, len(axes)), np.int64)
-    place = [number for number, axis in enumerate(axes) if axis.name in names]
-    ways[:, place], digits[..., place] = patterns.ways, patterns.digits
+    place = [number for number, axis in enumerate(axes) if axis.size >= (least if axis.reduction else 2)]
+    patterns = _patterns(tuple(axes[number].name for number in place), levels)
+    ways = np.ones((len(axes), len(patterns.factors)), np.int64)
+    places = np.full((*ways.shape, members), WHOLE_PIECE)
+    ways[place], places[place] = patterns.ways, patterns.places
+    single = np.zeros(len(patterns.factors), np.bool_)
+    if members > 1:
+        single[1] = True
+        places[:, 1, 1:] = NO_PIECE
     # More ways than iterations leaves members idle; a few may be, half of them or more never pays.
-    size = np.asarray([axis.size for axis in axes], np.int64)
-    shortest = np.asarray([_SHORTEST_REDUCTION if axis.reduction else 1 for axis in axes], np.int64)
-    fine = ((ways == 1) | (size * 2 > ways * shortest)).all(axis=1)
-    factors = tuple(own for own, good in zip(patterns.factors, fine.tolist(), strict=True) if good)
-    ways, digits = ways[fine], digits[fine]
-    single = np.arange(len(factors)) == (1 if members > 1 else -1)
-    first_only = np.broadcast_to(single[:, None] & (np.arange(members) > 0), digits.shape[:2])
-    idle = first_only.copy()
-    ranges: RangeArrays = {}
-    parts, part = np.ones(len(ways), np.int64), np.zeros(digits.shape[:2], np.int64)
-    for number, axis in enumerate(axes):
-        if axis.name in names:
-            pieces = _pieces(axis, max(members, _SMALL_SET))
-            low, high, count, rank = pieces.of(ways[:, number], digits[..., number])
-            if axis.reduction:
-                parts, part = parts * count, part * count[:, None] + rank
-        else:
-            low, high = np.zeros(part.shape, np.int64), np.full(part.shape, axis.size, np.int64)
-        low[first_only] = high[first_only] = 0
-        ranges[axis.name] = low, high
-        idle |= low >= high
-    part[idle] = 0
-    pattern, scatter = _resolved(axes, ways)
-    everything = np.arange(len(factors))
-    return Cuts(axes, factors, single, everything, ranges, idle, pattern, scatter, parts[pattern], part[pattern])
-
-
-@dataclass(frozen=True, eq=False)
-class _Pieces:
-    """An axis, cut into any number of pieces up to some: piece ``d`` of ``n`` is at place ``n (n - 1) / 2 + d``.
-
-    Attributes:
-        low: Where each starts.
-        high: Where each stops.
-        rank: How many before it are not empty.
-        count: By the number of pieces, how many of them are not empty; at least 1.
-    """
-
-    low: IntArray
-    high: IntArray
-    rank: IntArray
-    count: IntArray
-
-    def of(self, ways: IntArray, digits: IntArray) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-        """Starts and stops of pieces; per pattern how many are not empty, and which of these each is."""
-        place = (ways * (ways - 1) // 2)[:, None] + digits
-        return self.low.take(place), self.high.take(place), self.count.take(ways), self.rank.take(place)
-
-
-@lru_cache(maxsize=8192)
-def _pieces(axis: Axis, most: int) -> _Pieces:
-    every = [np.asarray(cut(axis, (1,) * number), np.int64) for number in range(1, most + 1)]
-    some = [pieces[:, 0] < pieces[:, 1] for pieces in every]
-    low, high = np.concatenate(every).T
-    rank = np.concatenate([np.cumsum(own) - own for own in some])
-    return _Pieces(low, high, rank, np.asarray([1, *(max(1, int(own.sum())) for own in some)]))
-
-
-def _resolved(axes: tuple[Axis, ...], ways: IntArray) -> tuple[IntArray, IntArray]:
-    """Per strategy its pattern and how partial sums are resolved: every pattern with every way to do that."""
-    every = np.zeros((len(ways), len(axes) + 1), np.bool_)
-    every[:, 0] = True
-    parts = np.ones(len(ways), np.int64)
-    for number, axis in enumerate(axes):
-        parts *= ways[:, number] if axis.reduction else 1
-    for number, axis in enumerate(axes):
-        if not axis.reduction and axis.size >= 2:
-            every[:, number + 1] = (parts > 1) & (axis.size // axis.granularity >= parts * ways[:, number])
-    pattern, way = np.nonzero(every)
-    return pattern, way - 1
-
-
-def _scattered(axis: Axis, low: IntArray, high: IntArray, parts: IntArray, part: IntArray) -> tuple[IntArray, IntArray]:
-    """Which piece of its range of an axis everyone keeps: ``part`` of ``parts``."""
-    most = int(parts.max()) + 1
-    kind = np.maximum(high - low, 0) * most + parts[:, None]
-    first, last = np.zeros_like(low), np.zeros_like(low)
-    for number in np.unique(kind).tolist():
-        at = kind == number
-        size, count = divmod(number, most)
-        pieces = np.asarray(cut(replace(axis, size=size), (1,) * count), np.int64)
-        first[at], last[at] = pieces[part[at]].T
-    return low + first, low + last
+    size = np.asarray([axis.size for axis in axes], np.int64)[:, None]
+    shortest = np.asarray([_SHORTEST_REDUCTION if axis.reduction else 1 for axis in axes], np.int64)[:, None]
+    pieces = tuple(pieces_of(axis, max(members, _SMALL_SET)) for axis in axes)
+    every = Cuts(axes, pieces, patterns.factors, single, np.arange(len(single)), ways, places)
+    fine = every.only(((ways == 1) | (size * 2 > ways * shortest)).all(axis=0))
+    return fine if fine is every else replace(fine, origin=np.arange(len(fine.factors)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,13 +210,13 @@ class _Patterns:
 
     Attributes:
         factors: As in :class:`Cuts`.
-        ways: Into how many pieces each axis is cut, ``[patterns, axes]``.
-        digits: Which of these each member has, ``[patterns, members, axes]``.
+        ways: Likewise.
+        places: Likewise.
     """
 
     factors: tuple[Factors, ...]
     ways: IntArray
-    digits: IntArray
+    places: IntArray
 
 
 @lru_cache(maxsize=512)
@@ -252,16 +229,16 @@ def _patterns(names: tuple[str, ...], levels: Levels) -> _Patterns:
             found[joined[:-1] if joined[-1][0] == REPLICAS else joined] = None
     several = ((), ()) if members > 1 else ((),)
     factors = (*several, *found)
-    ways = np.ones((len(factors), len(names)), np.int64)
-    digits = np.zeros((len(factors), members, len(names)), np.int64)
-    column = {name: number for number, name in enumerate(names)}
+    ways = np.ones((len(names), len(factors)), np.int64)
+    digits = np.zeros((*ways.shape, members), np.int64)
+    of_axis = {name: number for number, name in enumerate(names)}
     for row, own in enumerate(factors):
         counts = tuple(count for _, count in own)
         positions = np.arange(members) // (members // prod(counts))
         for (axis, count), digit in zip(own, np.unravel_index(positions, counts) if own else (), strict=True):
             if axis != REPLICAS:
-                ways[row, column[axis]], digits[row, :, column[axis]] = count, digit
-    return _Patterns(factors, ways, digits)
+                ways[of_axis[axis], row], digits[of_axis[axis], row] = count, digit
+    return _Patterns(factors, ways, place_of(ways[..., None], digits))
 
 
 @cache

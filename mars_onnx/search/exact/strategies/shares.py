@@ -152,23 +152,23 @@ class _Shares:
 @lru_cache(maxsize=2048)
 def _shares(axes: tuple[Axis, ...], family: tuple[Levels, ...]) -> _Shares:
     every = [cuts(axes, levels) for levels in family]
-    number = np.zeros(sum(own.idle.size for own in every), np.int64)
-    bounds: list[tuple[IntArray, IntArray]] = []
-    for axis in axes:
-        low = np.concatenate([own.ranges[axis.name][0].ravel() for own in every])
-        high = np.concatenate([own.ranges[axis.name][1].ravel() for own in every])
-        bounds.append((low, high))
-        _, at = np.unique(low * (axis.size + 1) + high, return_inverse=True)
-        number = number * (int(at.max()) + 1) + at
-        if int(number.max()) > 1 << 40:
-            number = np.unique(number, return_inverse=True)[1]
     idle = np.concatenate([own.idle.ravel() for own in every])
+    number = np.zeros(len(idle), np.int64)
+    places: list[IntArray] = []
+    for along in range(len(axes)):
+        same = [own.pieces[along].same for own in every]
+        places.append(np.concatenate([of.take(own.places[along]).ravel() for of, own in zip(same, every, strict=True)]))
+        number = number * max(map(len, same)) + places[-1]
+        if along + 1 < len(axes) and int(number.max()) > 1 << 40:
+            number = np.unique(number, return_inverse=True)[1]
     _, first, number = np.unique(np.where(idle, -1, number), return_index=True, return_inverse=True)
     # Those who are idle come first, if there are any: they go last.
     some = int(idle.any())
     number = np.where(idle, len(first) - some, number - some)
+    largest = max(every, key=lambda own: len(own.pieces[0].low) if axes else 0)
     ranges = {
-        axis.name: (low[first[some:]], high[first[some:]]) for axis, (low, high) in zip(axes, bounds, strict=True)
+        axis.name: (pieces.low.take(place[first[some:]]), pieces.high.take(place[first[some:]]))
+        for axis, pieces, place in zip(axes, largest.pieces, places, strict=True)
     }
     starts = np.cumsum([0, *(own.idle.size for own in every)])
     return _Shares(

@@ -94,4 +94,4 @@ class Assembly:
 
 def _stated(tables: SegmentTables, kind: TensorType, layout: int) -> Strategy | None:
     """The strategy that stands for a layout in which a tensor enters."""
-    return tables.on.layouts.entering(kind).get(layout)
+    return tables.on.layouts.entering(kind, layout)

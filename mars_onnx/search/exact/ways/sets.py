@@ -241,9 +241,12 @@ class Sets:
                     return shares.least_compute(signature, levels, members, state.designs)
                 return least_seconds(self.pool, signature, frozenset(kinds), len(members))
 
-            self._least[key] = np.asarray(
-                [sum(least(layers[n].signature) for n in segment.layers) for segment in self.chain.segments]
-            )
+            alike = self.chain.alike
+            own = {
+                index: sum(least(layers[n].signature) for n in self.chain.segments[index].layers)
+                for index in dict.fromkeys(alike)
+            }
+            self._least[key] = np.asarray([own[index] for index in alike])
         return self._least[key]
 
     def _shares(self, members: tuple[int, ...]) -> ShareTables | None:
