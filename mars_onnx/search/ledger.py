@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from math import prod
 
@@ -221,7 +222,14 @@ class Pieces:
 
 
 def _typed(kind: TensorType) -> ir.Value:
-    return ir.Value(name="v", type=ir.TensorType(kind.dtype), shape=ir.Shape(kind.shape))
+    of_type, shape = _type_and_shape(kind)
+    return ir.Value(name="v", type=of_type, shape=shape)
+
+
+@lru_cache(maxsize=4096)
+def _type_and_shape(kind: TensorType) -> tuple[ir.TensorType, ir.Shape]:
+    """The same objects for all values of a kind: there are thousands of these, of few kinds."""
+    return ir.TensorType(kind.dtype), ir.Shape(kind.shape, frozen=True)
 
 
 def _kind(value: ir.Value) -> TensorType:

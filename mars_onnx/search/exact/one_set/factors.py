@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from mars_onnx.search.exact.chain.chain import Chain
 from mars_onnx.search.exact.communication.moves import FloatArray
 from mars_onnx.search.exact.one_set.onset import OnSet
-from mars_onnx.search.exact.one_set.shape import SegmentShape
+from mars_onnx.search.exact.one_set.shape import LayerVariable, SegmentShape
 from mars_onnx.search.exact.one_set.sharing import SharedEdge
 from mars_onnx.search.exact.sums.elimination import Elimination, TooWideError
 from mars_onnx.search.exact.sums.relaxation import Relaxation
@@ -112,19 +110,12 @@ class SegmentBuild:
         paid: dict[Source, dict[int, float]] = {}
         promised: dict[Source, float] = {}
         for number, own in self.shape.layers.items():
-            table = self.on.layer(self.shape.chain.problem.layers[number].signature)
-            candidates = np.flatnonzero(own.classes == values[own.variable])
-            cost = table.own_of(candidates)
-            for entry, (edge, columns) in zip(own.taken, own.edges, strict=True):
-                edge.refresh()
-                seconds = edge.row(values[entry.variable])
-                cost = cost + seconds.take(columns.take(candidates)) * entry.charged.take(candidates)
-            best = int(candidates[np.argmin(cost)])
-            strategies[number] = best
+            best = strategies[number] = self._best(number, own, values)
             for entry, (edge, columns) in zip(own.taken, own.edges, strict=True):
                 held, needed = int(entry.layouts[values[entry.entered]]), int(entry.needs[best])
                 moves.append(Move(entry.tensor, held, needed))
                 if isinstance(edge, SharedEdge) and edge.in_parts(values[entry.variable]):
+                    edge.refresh()
                     full = edge.edge.row(values[entry.entered])[columns[best]]
                     paid.setdefault(entry.tensor, {})[needed] = float(full)
                     part = float(edge.row(values[entry.variable])[columns[best]])
@@ -138,6 +129,18 @@ class SegmentBuild:
                 moves.append(Move(tensor, int(made_layouts[values[made]]), entries[tensor]))
         loose = any(sum(own.values()) > promised[tensor] * (1 + _ROUNDING) for tensor, own in paid.items())
         return Decision(strategies, entries, tuple(moves), loose)
+
+    def _best(self, number: int, own: LayerVariable, values: dict[int, int]) -> int:
+        """The best strategy of a layer, of those that belong to the value of its variable."""
+        candidates = own.candidates(values[own.variable])
+        if len(candidates.strategies) == 1:
+            return int(candidates.strategies[0])
+        cost = self.on.layer(self.shape.chain.problem.layers[number].signature).own_of(candidates.strategies)
+        for place, (entry, (edge, _)) in enumerate(zip(own.taken, own.edges, strict=True)):
+            edge.refresh()
+            seconds = edge.row(values[entry.variable])
+            cost = cost + seconds.take(candidates.columns[place]) * candidates.charged[place]
+        return int(candidates.strategies[cost.argmin()])
 
 
 def segment_build(shapes: SegmentShapes, on: OnSet, index: int) -> SegmentBuild:

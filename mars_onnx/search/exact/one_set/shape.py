@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -101,6 +101,21 @@ class Taken:
 
 
 @dataclass(frozen=True, eq=False)
+class Candidates:
+    """The strategies that belong to one value of a layer's variable.
+
+    Attributes:
+        strategies: Their numbers.
+        columns: Per input and strategy, which of the seconds of its edge it takes.
+        charged: Likewise, what part of them.
+    """
+
+    strategies: IntArray
+    columns: tuple[IntArray, ...]
+    charged: tuple[FloatArray, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class LayerVariable:
     """A layer's variable: which value each strategy belongs to, and the layer's inputs."""
 
@@ -108,6 +123,18 @@ class LayerVariable:
     classes: IntArray
     taken: tuple[Taken, ...]
     edges: tuple[tuple[Edge | SharedEdge, IntArray], ...]
+    _candidates: dict[int, Candidates] = field(default_factory=dict)
+
+    def candidates(self, value: int) -> Candidates:
+        """The strategies that belong to a value: a search asks for the same ones again and again."""
+        if value not in self._candidates:
+            rows = np.flatnonzero(self.classes == value)
+            self._candidates[value] = Candidates(
+                rows,
+                tuple(columns.take(rows) for _, columns in self.edges),
+                tuple(entry.charged.take(rows) for entry in self.taken),
+            )
+        return self._candidates[value]
 
 
 class SegmentShape:
