@@ -6,7 +6,7 @@ without overlap. So the cost of a step depends on nothing but its own arguments,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -118,7 +118,12 @@ def input_seconds(pool: Pool, layout: Layout, bits: int) -> float:
         layout: Who needs what.
         bits: Width of an element.
     """
-    return _exchange_seconds(pool, True, tuple(input_boxes(layout).items()), bits)
+    return entering_seconds(pool, _elements(input_boxes(layout)), bits)
+
+
+def entering_seconds(pool: Pool, elements: tuple[tuple[int, int], ...], bits: int) -> float:
+    """The same, from how many elements go to which ranks."""
+    return _exchange_seconds(pool, True, elements, bits)
 
 
 def output_seconds(pool: Pool, layout: Layout, bits: int) -> float:
@@ -129,7 +134,7 @@ def output_seconds(pool: Pool, layout: Layout, bits: int) -> float:
         layout: Who holds what; no partial sums.
         bits: Width of an element.
     """
-    return _exchange_seconds(pool, False, tuple(output_boxes(layout).items()), bits)
+    return _exchange_seconds(pool, False, _elements(output_boxes(layout)), bits)
 
 
 def input_boxes(layout: Layout) -> dict[int, Box]:
@@ -145,10 +150,15 @@ def output_boxes(layout: Layout) -> dict[int, Box]:
     return {rank: box for box, rank in leaving.items()}
 
 
+def _elements(boxes: Mapping[int, Box]) -> tuple[tuple[int, int], ...]:
+    """Per rank the elements of its box: many layouts are alike in these."""
+    return tuple((rank, volume(box)) for rank, box in boxes.items())
+
+
 @lru_cache(maxsize=1 << 14)
-def _exchange_seconds(pool: Pool, entering: bool, boxes: tuple[tuple[int, Box], ...], bits: int) -> float:
-    if not boxes:
+def _exchange_seconds(pool: Pool, entering: bool, elements: tuple[tuple[int, int], ...], bits: int) -> float:
+    if not elements:
         return 0.0
-    pairs = [(pool.inputs_at, rank) if entering else (rank, pool.outputs_at) for rank, _ in boxes]
-    sizes = np.asarray([volume(box) * bits / 8 for _, box in boxes])
+    pairs = [(pool.inputs_at, rank) if entering else (rank, pool.outputs_at) for rank, _ in elements]
+    sizes = np.asarray([own * bits / 8 for _, own in elements])
     return float(interconnect_of(pool).exchange(pairs, sizes))

@@ -129,8 +129,10 @@ class Moves:
 
     def with_exact(self, seconds: FloatArray, sources: IntArray, targets: IntArray) -> FloatArray:
         """Bounds ``[sources, targets]`` with the exact cost where that is known."""
-        columns = {int(number): place for place, number in enumerate(targets)}
-        rows = {int(number): place for place, number in enumerate(sources)}
+        if not self._exact:
+            return seconds
+        columns = {number: place for place, number in enumerate(targets.tolist())}
+        rows = {number: place for place, number in enumerate(sources.tolist())}
         for (source, target), value in self._exact.items():
             if source in rows and target in columns:
                 seconds[rows[source], columns[target]] = value

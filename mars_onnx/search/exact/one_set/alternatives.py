@@ -39,17 +39,22 @@ def alternatives(tables: SegmentTables, limit: float, count: int) -> list[tuple[
         if index + 1 < segments:
             reached = (before[:, None] + seconds).min(axis=0)
             before = tables.passage(index + 1).arrive(reached)
-    found: list[tuple[float, int, int, int]] = []
+    kinds: list[IntArray] = []
+    places: list[IntArray] = []
+    values: list[FloatArray] = []
     for index, through in best.items():
         for row, column in tables.solve(index).sharp:
             through[row, column] = np.inf
-        flat, width = through.ravel(), through.shape[1]
-        places = least_places(flat, count)
-        found += [
-            (float(flat[place]), index, *divmod(place, width)) for place in places.tolist() if flat[place] < limit
-        ]
-    found.sort()
-    return [(index, row, column) for _, index, row, column in found[:count]]
+        flat = through.ravel()
+        own = least_places(flat, count)
+        kinds.append(np.full(len(own), index))
+        places.append(own)
+        values.append(flat[own])
+    kind, place, value = np.concatenate(kinds), np.concatenate(places), np.concatenate(values)
+    order = np.lexsort((place, kind, value))[:count]
+    order = order[value[order] < limit]
+    chosen = zip(kind[order].tolist(), place[order].tolist(), strict=True)
+    return [(index, *divmod(at, best[index].shape[1])) for index, at in chosen]
 
 
 def least_places(values: FloatArray, count: int) -> IntArray:

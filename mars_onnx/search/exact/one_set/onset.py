@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mars_onnx.cost.steps import input_seconds, layer_seconds, move_seconds, output_seconds
+from mars_onnx.cost.steps import entering_seconds, layer_seconds, move_seconds, output_seconds
 from mars_onnx.geometry import Layout
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
@@ -180,7 +180,6 @@ class SetLayouts:
     _identity: dict[tuple[tuple[int, ...], int], tuple[IntArray, IntArray]] = field(default_factory=dict)
     _edges: dict[tuple[object, ...], Edge] = field(default_factory=dict)
     _unbound: list[Edge] = field(default_factory=list)
-    _entering: dict[tuple[object, ...], float] = field(default_factory=dict)
     _leaving: dict[tuple[object, ...], float] = field(default_factory=dict)
     _clock: Clock = field(default_factory=Clock)
 
@@ -332,27 +331,21 @@ class SetLayouts:
 
     def inputs(self, kind: TensorType, numbers: IntArray) -> FloatArray:
         """Seconds to bring a model input into each of these layouts."""
-        return self._ends(kind, numbers, self._entering, input_seconds)
+        # All that matters is how much everyone takes: many layouts are alike in that.
+        elements = volumes(self.moves(kind).boxes(numbers)).astype(np.int64)
+        every, which = np.unique(elements, axis=0, return_inverse=True)
+        takers = [[own for own in zip(self.members, row, strict=True) if own[1]] for row in every.tolist()]
+        seconds = [entering_seconds(self.pool, tuple(own), kind.dtype.bitwidth) for own in takers]
+        return np.asarray(seconds).take(which.ravel())
 
     def outputs(self, kind: TensorType, numbers: IntArray) -> FloatArray:
         """Seconds until a model output has left each of these layouts."""
-        return self._ends(kind, numbers, self._leaving, output_seconds)
-
-    def _ends(
-        self,
-        kind: TensorType,
-        numbers: IntArray,
-        known: dict[tuple[object, ...], float],
-        seconds: Callable[[Pool, Layout, int], float],
-    ) -> FloatArray:
-        moves = self.moves(kind)
-        found = np.empty(len(numbers))
-        for place, number in enumerate(numbers.tolist()):
+        moves, known = self.moves(kind), self._leaving
+        for number in numbers.tolist():
             key = (_kind_key(kind), number)
             if key not in known:
-                known[key] = seconds(self.pool, moves.layout(number), kind.dtype.bitwidth)
-            found[place] = known[key]
-        return found
+                known[key] = output_seconds(self.pool, moves.layout(number), kind.dtype.bitwidth)
+        return np.asarray([known[_kind_key(kind), number] for number in numbers.tolist()])
 
 
 @dataclass(eq=False)

@@ -38,13 +38,14 @@ def runs_of(known: SegmentTables, least: FloatArray) -> Runs:
     after = np.zeros(1)
     # Of each kind of segment, the least seconds to every layout at its end.
     columns = {kind: known.solve(kind).seconds.min(axis=0) for kind in set(known.chain.alike) if known.built(kind)}
+    least_of = {kind: least_to.min() for kind, least_to in columns.items()}
     kinds = known.chain.alike
     for index in reversed(range(count)):
         least_to = columns.get(kinds[index])
         if least_to is None:
             end[index] = own[index] + after.min()
         else:
-            own[index] = least_to.min()
+            own[index] = least_of[kinds[index]]
             end[index] = (least_to + after).min()
         if index and least_to is not None and kinds[index - 1] in columns:
             # To broadcast takes as long as all else here, and is seldom called for.

@@ -39,9 +39,10 @@ class ShareTables:
         self._signatures = tuple(dict.fromkeys(signatures))
         self._priced: dict[_Kind, dict[Signature, FloatArray]] = {}
         self._least: dict[tuple[Signature, _Kind], dict[Levels, float]] = {}
+        self._kinds: dict[tuple[tuple[int, ...], tuple[str, ...]], tuple[_Kind, ...]] = {}
 
     def compute_seconds(
-        self, signature: Signature, levels: Levels, members: Sequence[int], designs: Sequence[str]
+        self, signature: Signature, levels: Levels, members: tuple[int, ...], designs: tuple[str, ...]
     ) -> FloatArray:
         """Seconds of the longest share, per pattern of the strategies that a rule has no objection to.
 
@@ -52,7 +53,7 @@ class ShareTables:
             designs: Per member what it is configured as.
         """
         number = _shares(rule_for(signature).axes, self._family).number[levels][sound_cuts(signature, levels).origin]
-        kinds = self._kinds(members, designs)
+        kinds = self._kinds_of(members, designs)
         if len(set(kinds)) == 1:
             alike: FloatArray = self._seconds(signature, kinds[0]).take(number).max(axis=1)
             return alike
@@ -61,16 +62,20 @@ class ShareTables:
         return longest
 
     def least_compute(
-        self, signature: Signature, levels: Levels, members: Sequence[int], designs: Sequence[str]
+        self, signature: Signature, levels: Levels, members: tuple[int, ...], designs: tuple[str, ...]
     ) -> float:
         """Seconds of the strategy that computes fastest; see :meth:`compute_seconds`."""
-        kinds = set(self._kinds(members, designs))
+        kinds = set(self._kinds_of(members, designs))
         if len(kinds) == 1:
             return self._least_if_alike(signature, kinds.pop())[levels]
         return float(self.compute_seconds(signature, levels, members, designs).min())
 
-    def _kinds(self, members: Sequence[int], designs: Sequence[str]) -> list[_Kind]:
-        return [(twin(self._pool, rank), design) for rank, design in zip(members, designs, strict=True)]
+    def _kinds_of(self, members: tuple[int, ...], designs: tuple[str, ...]) -> tuple[_Kind, ...]:
+        key = members, designs
+        if key not in self._kinds:
+            every = zip(members, designs, strict=True)
+            self._kinds[key] = tuple((twin(self._pool, rank), design) for rank, design in every)
+        return self._kinds[key]
 
     def _least_if_alike(self, signature: Signature, kind: _Kind) -> dict[Levels, float]:
         """The same on sets of all levels whose members are alike."""

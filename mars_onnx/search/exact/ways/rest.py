@@ -175,13 +175,14 @@ class Rest:
         handed, shorter = np.full((2, len(members)), np.inf)
         # Gate by gate: these are quicker to go through in a row.
         least, end, most = (np.ascontiguousarray(of_states.T) for of_states in (least, end, most))
-        own, finite, every = end.copy(), np.isfinite(end), np.ascontiguousarray(self.after.T)
+        own, every = end.copy(), np.ascontiguousarray(self.after.T)
+        # Who cannot get to the end alone is bound by the next set only; what is no number then does not count.
+        alone = np.where(np.isfinite(end), end, -np.inf)
         with np.errstate(invalid="ignore"):
             for index in reversed(range(count)):
                 # Who starts at this gate hands over at a later one: after this segment, or after more of them.
                 handed = least[index] + handed
-                bound = np.where(finite[index] & np.isfinite(shorter), end[index] + shorter, -np.inf)
-                best = np.minimum(end[index], np.maximum(handed, bound))
+                best = np.minimum(end[index], np.fmax(handed, alone[index] + shorter))
                 own[index] = best
                 if index:
                     best = best + (latency_s + sets.needed(index) * s_per_byte / members)
@@ -190,5 +191,5 @@ class Rest:
                 after = every[index].take(order.after)
                 handed = np.minimum(handed, after)
                 # Where no other set can take over, nothing is shorter.
-                shorter = np.minimum(shorter, np.where(np.isfinite(after), after - most[index], np.inf))
+                shorter = np.fmin(shorter, after - most[index])
         self.own, self.after = np.ascontiguousarray(own.T), np.ascontiguousarray(every.T)
