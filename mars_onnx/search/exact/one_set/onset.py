@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -20,7 +20,7 @@ from mars_onnx.search.exact.communication.resolutions import resolution_bounds
 from mars_onnx.search.exact.communication.sides import volumes
 from mars_onnx.search.exact.strategies.cuts import Levels
 from mars_onnx.search.exact.strategies.shares import ShareTables
-from mars_onnx.search.exact.strategies.space import LayerSpace, layer_space
+from mars_onnx.search.exact.strategies.space import LayerSpace, Touched, layer_space
 from mars_onnx.search.exact.strategies.tariff import Tariff
 from mars_onnx.search.exact.work import COMPUTE, COMPUTE_LAYER, STRATEGY, STRATEGY_LAYER, spend, spend_on_plan
 from mars_onnx.sharding.strategy import Strategy
@@ -177,6 +177,7 @@ class SetLayouts:
     _moves: dict[tuple[tuple[int, ...], int], Moves] = field(default_factory=dict)
     _layers: dict[Signature, LayerLayouts] = field(default_factory=dict)
     _needs: dict[tuple[Signature, int], IntArray | None] = field(default_factory=dict)
+    _touched: dict[tuple[object, ...], IntArray] = field(default_factory=dict)
     _identity: dict[tuple[tuple[int, ...], int], tuple[IntArray, IntArray]] = field(default_factory=dict)
     _edges: dict[tuple[object, ...], Edge] = field(default_factory=dict)
     _unbound: list[Edge] = field(default_factory=list)
@@ -211,12 +212,16 @@ class SetLayouts:
         spend(STRATEGY, STRATEGY_LAYER + space.count * len(self.members))
         if self.tariff is not None:
             space = self.tariff.rings(signature, space, self.members)
-        left = [space.different_outs(number) for number in range(len(signature.outputs))]
-        outs: list[IntArray | None] = []
-        for boxes, kind in zip(left, signature.outputs, strict=True):
-            known = None if boxes is None or kind is None else self.moves(kind).register(boxes, self.members)
-            outs.append(None if known is None else known[space.out])
-        bounds = self._resolve_bounds(space, signature, left)
+        bounds, outs, partial = np.zeros(space.count), list[IntArray | None](), bool((space.parts > 1).any())
+        for number, kind in enumerate(signature.outputs):
+            touched = space.left(number)
+            if touched is None or kind is None:
+                outs.append(None)
+                continue
+            boxes = touched.boxes() if partial else None
+            if boxes is not None:
+                bounds += self._resolve_bounds(space, boxes, kind)
+            outs.append(self._registered(kind, touched, boxes)[space.out])
         made = LayerLayouts(space, bounds, space.parts <= 1, tuple(outs))
         if self.tariff is not None:
             made.excess = self.tariff.excess(signature, space)
@@ -228,10 +233,23 @@ class SetLayouts:
         key = (signature, number)
         if key not in self._needs:
             space, kind = self.layer(signature).space, signature.inputs[number]
-            boxes = space.different_needs(number)
-            known = None if boxes is None or kind is None else self.moves(kind).register(boxes, self.members)
-            self._needs[key] = None if known is None else known[space.need]
+            touched = space.needed(number)
+            if touched is None or kind is None:
+                self._needs[key] = None
+            else:
+                known, rings = self._registered(kind, touched), space.needed_by_rings(number)
+                if rings is not None:
+                    known = np.concatenate([known, self.moves(kind).register(rings, self.members)])
+                self._needs[key] = known[space.need]
         return self._needs[key]
+
+    def _registered(self, kind: TensorType, touched: Touched, boxes: IntArray | None = None) -> IntArray:
+        """The layout numbers of what strategies touch of a tensor; ``boxes`` are those, if somebody has them."""
+        key = _kind_key(kind), touched
+        if key not in self._touched:
+            own = touched.boxes() if boxes is None else boxes
+            self._touched[key] = self.moves(kind).register(own, self.members)
+        return self._touched[key]
 
     def charge(self) -> None:
         """Follow the tariff after it has changed."""
@@ -241,22 +259,18 @@ class SetLayouts:
                 layer.version += 1
         self._clock.tick()
 
-    def _resolve_bounds(self, space: LayerSpace, signature: Signature, left: Sequence[IntArray | None]) -> FloatArray:
-        """Seconds at least to resolve partial sums, by what every way to do it has to move.
+    def _resolve_bounds(self, space: LayerSpace, left: IntArray, kind: TensorType) -> FloatArray:
+        """Seconds at least to resolve the partial sums of an output, by what every way to do it has to move.
 
         Args:
             space: The strategies.
-            signature: Of the layer.
-            left: Per output the different boxes that they leave.
+            left: The different boxes that they leave.
+            kind: Of the output.
         """
         seconds, rows = np.zeros(space.count), np.flatnonzero(space.parts > 1)
-        if not len(rows):
-            return seconds
         port, parts, part, scattered = ports(self.pool, self.members), space.parts, space.part, space.scattered
-        for boxes, kind in zip(left, signature.outputs, strict=True):
-            if boxes is not None and kind is not None:
-                kept = (volumes(boxes) * (kind.dtype.bitwidth / 8)).take(space.out[rows], axis=0)
-                seconds[rows] += resolution_bounds(kept, parts[rows], part[rows], scattered[rows], port)
+        kept = (volumes(left) * (kind.dtype.bitwidth / 8)).take(space.out[rows], axis=0)
+        seconds[rows] = resolution_bounds(kept, parts[rows], part[rows], scattered[rows], port)
         return seconds
 
     def entering(self, kind: TensorType, layout: int) -> Strategy | None:

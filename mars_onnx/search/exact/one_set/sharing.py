@@ -159,8 +159,8 @@ class SharedEdge:
 def hubs_of(chain: Chain, layouts: SetLayouts, tensor: Source) -> tuple[int, IntArray]:
     """How many times a tensor is taken, and the layouts that several takers can need."""
     takers = dict.fromkeys(chain.consumers.get(tensor, ()))
-    every = [np.unique(needed) for taker in takers for needed in needs_of(chain, layouts, taker, tensor)]
+    every = [needed for taker in takers for needed in needs_of(chain, layouts, taker, tensor)]
     if len(every) < 2:
         return len(every), np.zeros(0, np.int64)
-    numbers, counts = np.unique(np.concatenate(every), return_counts=True)
+    numbers, counts = np.unique(np.concatenate([np.unique(needed) for needed in every]), return_counts=True)
     return len(every), numbers[counts > 1]

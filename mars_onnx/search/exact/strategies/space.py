@@ -21,6 +21,29 @@ from mars_onnx.sharding.strategy import Strategy
 FloatArray = npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Touched:
+    """What strategies touch of a tensor; equal for tensors of which they touch the same, such as those of an Add.
+
+    Attributes:
+        cuts: The strategies.
+        dims: Maps from ranges to the tensor.
+        kept: Whether what is left of scattered sums counts too.
+    """
+
+    cuts: Cuts
+    dims: Dims
+    kept: bool
+
+    def boxes(self) -> IntArray:
+        """``[rows, members, rank, 2]``: once per pattern, and then per strategy whose partial sums are scattered."""
+        own = self.cuts
+        boxes = _boxes(self.dims, own.ranges, own.idle)
+        if not self.kept or not len(own.scattering):
+            return boxes
+        return np.concatenate([boxes, _boxes(self.dims, own.kept, own.idle[own.pattern[own.scattering]])])
+
+
 @dataclass(frozen=True, eq=False)
 class LayerSpace:
     """Strategies of one layer on one set.
@@ -55,45 +78,43 @@ class LayerSpace:
 
     def needs(self, number: int) -> IntArray | None:
         """What strategies need of an input, ``[strategies, members, rank, 2]``; ``None`` if they need nothing of it."""
-        different = self.different_needs(number)
-        return None if different is None else different[self.need]
+        touched = self.needed(number)
+        if touched is None:
+            return None
+        rings = self.needed_by_rings(number)
+        boxes = touched.boxes()
+        return (boxes if rings is None else np.concatenate([boxes, rings]))[self.need]
 
-    def different_needs(self, number: int) -> IntArray | None:
-        """The same once per pattern, and then per ring."""
+    def needed(self, number: int) -> Touched | None:
+        """The same of strategies without rings; ``None`` if they need nothing of it."""
         every = rule_for(self.signature).inputs
         dims = every[number] if number < len(every) else None
-        if dims is None or self.signature.inputs[number] is None:
-            return None
-        boxes = _boxes(dims, self.cuts.ranges, self.cuts.idle)
-        own = self.ring_needs[number] if self.rings else None
-        return boxes if own is None else np.concatenate([boxes, own])
+        return None if dims is None or self.signature.inputs[number] is None else Touched(self.cuts, dims, False)
+
+    def needed_by_rings(self, number: int) -> IntArray | None:
+        """The same of those with rings, ``[rings, members, rank, 2]``; ``None`` if there are none."""
+        return self.ring_needs[number] if self.rings else None
 
     @property
     def need(self) -> IntArray:
-        """Which of these each strategy has."""
+        """Which of both together each strategy has."""
         if not self.rings:
             return self.cuts.pattern
         return np.concatenate([self.cuts.pattern, len(self.cuts.factors) + np.arange(len(self.rings))])
 
     def resolved(self, number: int) -> IntArray | None:
         """What strategies leave of an output after partial sums are resolved; ``None`` if there is no such output."""
-        different = self.different_outs(number)
-        return None if different is None else different[self.out]
+        touched = self.left(number)
+        return None if touched is None else touched.boxes()[self.out]
 
-    def different_outs(self, number: int) -> IntArray | None:
-        """The same once per pattern, and then per strategy whose partial sums are scattered."""
+    def left(self, number: int) -> Touched | None:
+        """The same, each once; ``None`` if there is no such output."""
         dims = rule_for(self.signature).outputs[number]
-        if dims is None or self.signature.outputs[number] is None:
-            return None
-        own = self.cuts
-        boxes = _boxes(dims, own.ranges, own.idle)
-        if not len(own.scattering):
-            return boxes
-        return np.concatenate([boxes, _boxes(dims, own.kept, own.idle[own.pattern[own.scattering]])])
+        return None if dims is None or self.signature.outputs[number] is None else Touched(self.cuts, dims, True)
 
     @property
     def out(self) -> IntArray:
-        """Which of these each strategy has."""
+        """Which row of that each strategy has."""
         own = self.cuts
         which: IntArray = own.pattern.copy()
         which[own.scattering] = len(own.factors) + np.arange(len(own.scattering))
