@@ -23,7 +23,7 @@ from mars_onnx.rules.axes import Axis, IntArray
 from mars_onnx.rules.base import Signature
 from mars_onnx.rules.registry import rule_for
 from mars_onnx.rules.shares import cut_equally
-from mars_onnx.search.exact.strategies.pieces import NO_PIECE, WHOLE_PIECE, Pieces, pieces_of, place_of
+from mars_onnx.search.exact.strategies.pieces import NO_PIECE, Pieces, pieces_of, place_of
 from mars_onnx.sharding.strategy import REPLICAS, SINGLE, WHOLE, Placement, Resolution, Split, Strategy
 
 Levels = tuple[int, ...]
@@ -186,42 +186,33 @@ def cuts(axes: tuple[Axis, ...], levels: Levels) -> Cuts:
     """All strategies for layers with these axes on a set with these levels."""
     members = prod(levels)
     least = members if members > _SMALL_SET else 2
-    place = [number for number, axis in enumerate(axes) if axis.size >= (least if axis.reduction else 2)]
-    patterns = _patterns(tuple(axes[number].name for number in place), levels)
-    ways = np.ones((len(axes), len(patterns.factors)), np.int64)
-    places = np.full((*ways.shape, members), WHOLE_PIECE)
-    ways[place], places[place] = patterns.ways, patterns.places
-    single = np.zeros(len(patterns.factors), np.bool_)
-    if members > 1:
-        single[1] = True
-        places[:, 1, 1:] = NO_PIECE
+    names = tuple(axis.name for axis in axes)
+    known = _patterns(names, tuple(axis.size >= (least if axis.reduction else 2) for axis in axes), levels)
     # More ways than iterations leaves members idle; a few may be, half of them or more never pays.
     size = np.asarray([axis.size for axis in axes], np.int64)[:, None]
     shortest = np.asarray([_SHORTEST_REDUCTION if axis.reduction else 1 for axis in axes], np.int64)[:, None]
     pieces = tuple(pieces_of(axis, max(members, _SMALL_SET)) for axis in axes)
-    every = Cuts(axes, pieces, patterns.factors, single, np.arange(len(single)), ways, places)
-    fine = every.only(((ways == 1) | (size * 2 > ways * shortest)).all(axis=0))
+    every = Cuts(axes, pieces, known.factors, known.single, known.origin, known.ways, known.places)
+    fine = every.only(((known.ways == 1) | (size * 2 > known.ways * shortest)).all(axis=0))
     return fine if fine is every else replace(fine, origin=np.arange(len(fine.factors)))
 
 
 @dataclass(frozen=True, eq=False)
 class _Patterns:
-    """Ways to deal the digits of all levels out to axes, whatever their sizes.
-
-    Attributes:
-        factors: As in :class:`Cuts`.
-        ways: Likewise.
-        places: Likewise.
-    """
+    """Ways to deal the digits of all levels out to axes, whatever their sizes. Attributes as in :class:`Cuts`."""
 
     factors: tuple[Factors, ...]
+    single: BoolArray
+    origin: IntArray
     ways: IntArray
     places: IntArray
 
 
 @lru_cache(maxsize=512)
-def _patterns(names: tuple[str, ...], levels: Levels) -> _Patterns:
+def _patterns(axes: tuple[str, ...], long_enough: tuple[bool, ...], levels: Levels) -> _Patterns:
+    """Of axes by their names, of which some are not cut at all."""
     members = prod(levels)
+    names = tuple(name for name, long in zip(axes, long_enough, strict=True) if long)
     found: dict[Factors, None] = {}
     for per_level in product(*(_one_level((*names, REPLICAS), size) for size in levels)):
         joined = _joined(per_level)
@@ -229,16 +220,21 @@ def _patterns(names: tuple[str, ...], levels: Levels) -> _Patterns:
             found[joined[:-1] if joined[-1][0] == REPLICAS else joined] = None
     several = ((), ()) if members > 1 else ((),)
     factors = (*several, *found)
-    ways = np.ones((len(names), len(factors)), np.int64)
+    ways = np.ones((len(axes), len(factors)), np.int64)
     digits = np.zeros((*ways.shape, members), np.int64)
-    of_axis = {name: number for number, name in enumerate(names)}
+    number = {name: place for place, name in enumerate(axes)}
     for row, own in enumerate(factors):
         counts = tuple(count for _, count in own)
         positions = np.arange(members) // (members // prod(counts))
         for (axis, count), digit in zip(own, np.unravel_index(positions, counts) if own else (), strict=True):
             if axis != REPLICAS:
-                ways[of_axis[axis], row], digits[of_axis[axis], row] = count, digit
-    return _Patterns(factors, ways, place_of(ways[..., None], digits))
+                ways[number[axis], row], digits[number[axis], row] = count, digit
+    places = place_of(ways[..., None], digits)
+    single = np.zeros(len(factors), np.bool_)
+    if members > 1:
+        single[1] = True
+        places[:, 1, 1:] = NO_PIECE
+    return _Patterns(factors, single, np.arange(len(factors)), ways, places)
 
 
 @cache
