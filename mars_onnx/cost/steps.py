@@ -122,7 +122,13 @@ def input_seconds(pool: Pool, layout: Layout, bits: int) -> float:
 
 
 def entering_seconds(pool: Pool, elements: tuple[tuple[int, int], ...], bits: int) -> float:
-    """The same, from how many elements go to which ranks."""
+    """Seconds until every member has its box of a model input; layouts alike in how much everyone takes take as long.
+
+    Args:
+        pool: Says where inputs start.
+        elements: Rank, and elements of its box.
+        bits: Width of an element.
+    """
     return _exchange_seconds(pool, True, elements, bits)
 
 

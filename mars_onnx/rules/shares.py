@@ -59,15 +59,15 @@ def cut_equally(axis: Axis, sizes: IntArray, parts: IntArray, part: IntArray) ->
     inside = (granules > 0) & (granules < parts) & (parts % np.maximum(granules, 1) == 0)
     if not inside.any():
         return low, high
-    several = parts // np.maximum(granules, 1)
-    start = part // np.maximum(several, 1) * axis.granularity
-    first, last = _piece(
-        np.minimum(axis.granularity, sizes - start), np.maximum(several, 1), part % np.maximum(several, 1)
-    )
+    per_granule = np.maximum(parts // np.maximum(granules, 1), 1)
+    granule, place = np.divmod(part, per_granule)
+    start = granule * axis.granularity
+    first, last = _piece(np.minimum(axis.granularity, sizes - start), per_granule, place)
     return np.where(inside, start + first, low), np.where(inside, start + last, high)
 
 
 def _piece(size: IntArray, parts: IntArray, part: IntArray) -> tuple[IntArray, IntArray]:
+    """Start and stop of one of some equal parts, the longer ones first."""
     each, rest = np.divmod(size, parts)
     return part * each + np.minimum(part, rest), (part + 1) * each + np.minimum(part + 1, rest)
 

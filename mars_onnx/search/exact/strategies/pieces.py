@@ -52,7 +52,9 @@ def pieces_of(axis: Axis, most: int) -> Pieces:
     empty = low >= high
     before: IntArray = np.cumsum(~empty) - ~empty
     first: IntArray = before[starts]
-    _, at, which = np.unique(low * (axis.size + 1) + high, return_index=True, return_inverse=True)
+    # Starts and stops by their order: of a long axis, the product of both is more than a number can hold.
+    start, stop = (np.unique(bound, return_inverse=True)[1] for bound in (low, high))
+    _, at, which = np.unique(start * len(low) + stop, return_index=True, return_inverse=True)
     return Pieces(
         low,
         high,
