@@ -136,20 +136,11 @@ class Workload:
         defaults = dict.fromkeys(nothing, 0)
         defaults |= {"dtype_bits": 32, "in_spatial": 0}
         arrays: dict[str, IntArray] = {}
-        absent: dict[tuple[int, bool], IntArray] = {}
         for name in Workload.__slots__:
-            spatial = name in _SPATIAL
-            full = (*shape, SPATIAL_DIMENSIONS) if spatial else shape
-            if name in extents:
-                value = np.asarray(extents.pop(name), np.int64)
-                # To broadcast takes as long as all else here, and is seldom called for.
-                arrays[name] = value if value.shape == full else np.broadcast_to(value, full)
-            else:
-                # The same few values again and again, of which nobody changes anything.
-                default = defaults.get(name, 1), spatial
-                if default not in absent:
-                    absent[default] = np.full(full, default[0], np.int64)
-                arrays[name] = absent[default]
+            value = np.asarray(extents.pop(name, defaults.get(name, 1)), np.int64)
+            full = (*shape, SPATIAL_DIMENSIONS) if name in _SPATIAL else shape
+            # To broadcast takes as long as all else here, and is not always called for.
+            arrays[name] = value if value.shape == full else np.broadcast_to(value, full)
         if extents:
             raise TypeError(f"a workload has no {', '.join(sorted(extents))}")
         return Workload(**arrays)

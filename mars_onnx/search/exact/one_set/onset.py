@@ -212,7 +212,8 @@ class SetLayouts:
         spend(STRATEGY, STRATEGY_LAYER + space.count * len(self.members))
         if self.tariff is not None:
             space = self.tariff.rings(signature, space, self.members)
-        bounds, outs, partial = np.zeros(space.count), list[IntArray | None](), bool((space.parts > 1).any())
+        bounds, partial = np.zeros(space.count), bool((space.parts > 1).any())
+        outs: list[IntArray | None] = []
         for number, kind in enumerate(signature.outputs):
             touched = space.left(number)
             if touched is None or kind is None:

@@ -18,6 +18,7 @@ from mars_onnx.rules.axes import Axis, IntArray
 from mars_onnx.rules.base import Signature
 from mars_onnx.rules.registry import rule_for
 from mars_onnx.search.exact.strategies.cuts import Levels, RangeArrays, cuts
+from mars_onnx.search.exact.strategies.pieces import Pieces
 from mars_onnx.search.exact.strategies.space import FloatArray, sound_cuts
 
 #: An accelerator among those that are like it, and its design.
@@ -159,21 +160,23 @@ def _shares(axes: tuple[Axis, ...], family: tuple[Levels, ...]) -> _Shares:
     every = [cuts(axes, levels) for levels in family]
     idle = np.concatenate([own.idle.ravel() for own in every])
     number = np.zeros(len(idle), np.int64)
-    places: list[IntArray] = []
+    taken: list[tuple[Pieces, IntArray]] = []
     for along in range(len(axes)):
-        same = [own.pieces[along].same for own in every]
-        places.append(np.concatenate([of.take(own.places[along]).ravel() for of, own in zip(same, every, strict=True)]))
-        number = number * max(map(len, same)) + places[-1]
+        # Smaller tables of pieces are how larger ones begin.
+        pieces = max((own.pieces[along] for own in every), key=lambda table: len(table.low))
+        places = pieces.same.take(np.concatenate([own.places[along].ravel() for own in every]))
+        taken.append((pieces, places))
+        number = number * len(pieces.same) + places
         if along + 1 < len(axes) and int(number.max()) > 1 << 40:
             number = np.unique(number, return_inverse=True)[1]
     _, first, number = np.unique(np.where(idle, -1, number), return_index=True, return_inverse=True)
     # Those who are idle come first, if there are any: they go last.
     some = int(idle.any())
     number = np.where(idle, len(first) - some, number - some)
-    largest = max(every, key=lambda own: len(own.pieces[0].low) if axes else 0)
+    examples = first[some:]
     ranges = {
-        axis.name: (pieces.low.take(place[first[some:]]), pieces.high.take(place[first[some:]]))
-        for axis, pieces, place in zip(axes, largest.pieces, places, strict=True)
+        axis.name: (pieces.low.take(places[examples]), pieces.high.take(places[examples]))
+        for axis, (pieces, places) in zip(axes, taken, strict=True)
     }
     starts = np.cumsum([0, *(own.idle.size for own in every)])
     return _Shares(
