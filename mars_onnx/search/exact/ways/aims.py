@@ -49,6 +49,9 @@ class Aim(Protocol):
 #: So many times as many segments as kinds of them make a chain long.
 _LONG = 3
 
+#: Of what other sets say, the part that a look at some segments alone may be expected to add to the bound.
+_EXPECTED = 0.85
+
 #: Which sets can follow which depends on the pool and the first sets only.
 _ORDERS: WeakKeyDictionary[Sets, dict[tuple[object, ...], Order]] = WeakKeyDictionary()
 
@@ -88,7 +91,7 @@ class LeastLatency:
         """Sets and segments at which nobody has looked, on what looks like the best way; none if that is hopeless.
 
         Of these, as many as will probably do to make it hopeless: those first that other sets say take long. Of a long
-        chain of few kinds of segments, all kinds: to look at them takes less than to find a way.
+        chain of few kinds of segments, of all kinds: to look at them takes less than to find a way.
         """
         if self.least_s >= self.limit:
             return []
@@ -98,18 +101,23 @@ class LeastLatency:
         kinds = dict.fromkeys(alike)
         long = len(alike) > _LONG * len(kinds)
         for state, segments in self._rest.best():
+            surplus = self._sets.surplus(state)
             for index in kinds if long else segments:
                 if self._sets.known(state, index) is None:
                     key = (self._sets.key(state), alike[index])
                     found.setdefault(key, (state, index))
-                    gains[key] = gains.get(key, 0.0) + self._sets.surplus(index)
+                    gains.setdefault(key, 0.0)
+            for index in segments:
+                key = (self._sets.key(state), alike[index])
+                if key in found:
+                    gains[key] += float(surplus[index])
         wanted: list[tuple[State, int]] = []
         least = self.least_s
         for key in sorted(found, key=lambda key: -gains[key]):
-            if least >= self.limit and not long:
+            if least >= self.limit:
                 break
             wanted.append(found[key])
-            least += gains[key]
+            least += _EXPECTED * gains[key]
         return wanted
 
     def hopeless(self, state: State, index: Gates, seconds: Seconds) -> BoolArray:

@@ -79,7 +79,7 @@ class Sets:
     _shapes: dict[tuple[object, ...], SegmentShapes] = field(default_factory=dict)
     _least: dict[tuple[object, ...], FloatArray] = field(default_factory=dict)
     _between: dict[tuple[object, ...], Moves] = field(default_factory=dict)
-    _surplus: tuple[int, FloatArray] | None = None
+    _surplus: tuple[int, dict[frozenset[str], FloatArray]] | None = None
     _least_of: dict[State, FloatArray] = field(default_factory=dict)
     _needed: dict[int, float] = field(default_factory=dict)
     _placed: dict[tuple[int, ...], list[State]] = field(default_factory=dict)
@@ -203,19 +203,30 @@ class Sets:
             if self.runs(state) is before:
                 return state
 
-    def surplus(self, index: int) -> float:
-        """Seconds that a segment takes besides its compute, on the set that is best at that; 0 if nobody knows."""
-        stamp = self.stamp()
-        if self._surplus is None or self._surplus[0] != stamp:
-            gains = [
-                runs.end[:-1] - runs.end[1:] - self._compute(state)
-                for state in {self.key(state): state for state in self.start()}.values()
-                if (known := self._known.get(self.key(state))) is not None and known.count == len(set(self.chain.alike))
-                for runs in [self.runs_before(state)]
-            ]
-            least = np.min(gains, axis=0) if gains else np.zeros(len(self.chain.segments))
-            self._surplus = stamp, np.maximum(least, 0.0)
-        return float(self._surplus[1][index])
+    def surplus(self, state: State) -> FloatArray:
+        """Seconds that segments probably take besides their compute: as on the set of these designs that is best at it.
+
+        If nobody knows one of these, as on any other; 0 if nobody knows one at all.
+        """
+        now = self.stamp()
+        if self._surplus is None or self._surplus[0] != now:
+            self._surplus = now, self._surpluses()
+        known = self._surplus[1]
+        found = known.get(frozenset(state.designs))
+        if found is None:
+            found = np.min([*known.values()], axis=0) if known else np.zeros(len(self.chain.segments))
+        return found
+
+    def _surpluses(self) -> dict[frozenset[str], FloatArray]:
+        """The same of the designs of sets at all segments of which somebody has looked."""
+        found: dict[frozenset[str], FloatArray] = {}
+        for state in {self.key(state): state for state in self.start()}.values():
+            known = self._known.get(self.key(state))
+            if known is not None and known.count == len(set(self.chain.alike)):
+                end, own = self.runs_before(state).end, frozenset(state.designs)
+                least = np.maximum(end[:-1] - end[1:] - self._compute(state), 0.0)
+                found[own] = np.minimum(found[own], least) if own in found else least
+        return found
 
     def least_of_any(self) -> FloatArray:
         """Per segment the least seconds of compute on any set."""
