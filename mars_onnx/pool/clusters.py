@@ -13,7 +13,7 @@ def clusterings(pool: Pool, ranks: Sequence[int]) -> list[tuple[tuple[int, ...],
 
     From the finest to the coarsest, without those of single ranks and of all together; order as in ``ranks``.
     """
-    order = sorted((_seconds(pool, first, second), first, second) for first, second in combinations(ranks, 2))
+    order = sorted((distance_s(pool, first, second), first, second) for first, second in combinations(ranks, 2))
     cluster = {rank: [rank] for rank in ranks}
     found: list[tuple[tuple[int, ...], ...]] = []
     place = {rank: index for index, rank in enumerate(ranks)}
@@ -33,7 +33,8 @@ def clusterings(pool: Pool, ranks: Sequence[int]) -> list[tuple[tuple[int, ...],
     return found
 
 
-def _seconds(pool: Pool, first: int, second: int) -> float:
+def distance_s(pool: Pool, first: int, second: int) -> float:
+    """How far two accelerators are from each other: seconds of a message of a usual size."""
     route = pool.route(first, second)
     return route.latency_s + REFERENCE_BYTES / route.bandwidth_bytes_per_s
 

@@ -22,7 +22,6 @@ from mars_onnx.redistribution.groups import (
     Gathering,
     Wanted,
     extensions,
-    gatherings,
     length,
     tiles,
 )
@@ -145,7 +144,7 @@ def extend(axis: int, columns: Columns, alike: Classes, wanted: Wanted, after: C
 
 
 def exchange(
-    axis: int, split_axis: int, columns: Columns, alike: Classes, wanted: Wanted, after: Column, split: Wanted
+    axis: int, split_axis: int, columns: Columns, groups: tuple[Gathering, ...], after: Column, split: Wanted
 ) -> Step | None:
     """Gather along ``axis`` and at once split along ``split_axis``: AllToAll in all groups.
 
@@ -156,17 +155,13 @@ def exchange(
         axis: The dimension that is gathered.
         split_axis: The one that is split.
         columns: What everyone has.
-        alike: The :func:`classes` of the columns but for ``axis``.
-        wanted: What those who need something need along ``axis``.
+        groups: Who gathers what along ``axis`` (:func:`~mars_onnx.redistribution.groups.gatherings`).
         after: What everyone has along it then.
         split: What they need along ``split_axis``.
 
     Returns:
-        ``None`` if the members are not in regular groups.
+        ``None`` if somebody would get nothing.
     """
-    groups = gatherings(alike, columns[axis], wanted)
-    if not groups:
-        return None
     split_column = list(columns[split_axis])
     received = 0
     for group in groups:

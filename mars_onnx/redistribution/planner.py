@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from mars_onnx.geometry import Box, Layout, contains, volume
+from mars_onnx.redistribution.axes import collectives_in, inverse, layout_in, order_of, plan_in
 from mars_onnx.redistribution.partial import part_tiles, plan_parts
 from mars_onnx.redistribution.patterns import Boxes
 from mars_onnx.redistribution.plan import Assembly, Collective, Fragment, Pattern, Plan
@@ -21,7 +22,8 @@ def redistribute(source: Layout, target: Layout, distance: Distance = index_dist
     """Plan how everyone comes by the box it needs.
 
     The order of the collectives is one order for all: a member that runs its share of them in this order, each as one
-    operation, never waits in a circle. Equal arguments give equal plans.
+    operation, never waits in a circle. Equal arguments give equal plans, and mirror images mirrored ones
+    (:mod:`mars_onnx.redistribution.axes`).
 
     Args:
         source: Where the tensor is; may be partial, and may hold things several times or overlapping.
@@ -34,6 +36,9 @@ def redistribute(source: Layout, target: Layout, distance: Distance = index_dist
             nobody holds.
     """
     held, needs = _checked(source, target)
+    order = order_of(source, target)
+    if order is not None:
+        return plan_in(redistribute(layout_in(source, order), layout_in(target, order), distance), inverse(order))
     wanted = _with_elements(needs)
     collectives, values = _communication(source, target, distance)
     if values:
@@ -71,6 +76,10 @@ def communication(source: Layout, target: Layout, distance: Distance = index_dis
 def _communication(source: Layout, target: Layout, distance: Distance) -> tuple[tuple[Collective, ...], bool]:
     """The collectives, and whether what they bring are values, and not parts of them."""
     held, needs = _checked(source, target)
+    order = order_of(source, target)
+    if order is not None:
+        found, values = _communication(layout_in(source, order), layout_in(target, order), distance)
+        return collectives_in(found, inverse(order)), values
     wanted = _with_elements(needs)
     if source.partial:
         collectives, values = plan_parts(source, wanted, distance)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import permutations
 from math import prod
 from typing import NamedTuple
 
 from mars_onnx.geometry import Box, contains, intersect, volume
-from mars_onnx.redistribution.groups import Classes, Column, Wanted, overlap
+from mars_onnx.redistribution.groups import REMEMBERED, Classes, Column, Wanted, gatherings, overlap
 from mars_onnx.redistribution.patterns import (
     Boxes,
     Columns,
@@ -74,7 +76,7 @@ def plan_values(held: Boxes, needs: Boxes, distance: Distance) -> list[Collectiv
 
 def _among_holders(held: Boxes, needs: Boxes, distance: Distance) -> list[Collective]:
     """The same, where all who need something hold something."""
-    regular = _regular(held, needs)
+    regular = _regular(held, needs, distance)
     if regular is not None:
         return regular
     tiles = direct_tiles(held, needs, distance)
@@ -84,7 +86,9 @@ def _among_holders(held: Boxes, needs: Boxes, distance: Distance) -> list[Collec
     for component in components:
         inside = {rank: need for rank, need in needs.items() if rank in component}
         # Alone, a component may well be regular; if it is all there is, that has just been refuted.
-        part = None if component == held.keys() else _regular({rank: held[rank] for rank in component}, inside)
+        part = (
+            None if component == held.keys() else _regular({rank: held[rank] for rank in component}, inside, distance)
+        )
         if part is None:
             irregular |= {rank: tiles[rank] for rank in inside if rank in tiles}
         else:
@@ -108,9 +112,9 @@ def _components(tiles: Mapping[int, Iterable[Piece]]) -> list[set[int]]:
     return sorted(components, key=min)
 
 
-def _regular(held: Boxes, needs: Boxes) -> list[Collective] | None:
+def _regular(held: Boxes, needs: Boxes, distance: Distance) -> list[Collective] | None:
     """Shifts, or the best sequence of steps over axes; ``None`` if there is none that is not too expensive."""
-    return shift(held, needs) or _decomposed(held, needs)
+    return shift(held, needs) or _decomposed(held, needs, distance)
 
 
 class _Cost(NamedTuple):
@@ -125,6 +129,7 @@ class _Search:
     """The search for the sequence of steps that moves least, and of those the one with the fewest collectives.
 
     Attributes:
+        axes: The dimensions in which something changes, in the order in which they are tried.
         wanted: Per dimension what is wanted of it.
         goal: What everyone has in the end.
         needed: How many elements are wanted, by all together.
@@ -138,6 +143,7 @@ class _Search:
         common: Per axis and column how much of what is wanted everyone has.
     """
 
+    axes: Sequence[int]
     wanted: tuple[Wanted, ...]
     goal: Columns
     needed: int
@@ -152,39 +158,51 @@ class _Search:
 
     def run(self, columns: Columns, done: list[Step], cost: _Cost, widened: frozenset[int]) -> None:
         """Try all steps from here. An axis is widened once at most, or the search might go in circles."""
-        axes = [axis for axis, (has, end) in enumerate(zip(columns, self.goal, strict=True)) if has != end]
+        axes = [axis for axis in self.axes if columns[axis] != self.goal[axis]]
         if not axes:
             if self.best is None or cost < self.best:
                 self.best, self.steps = cost, list(done)
             return
         if self._known(columns, cost, widened):
             return
-        alike = {axis: classes(columns, axis) for axis in axes}
-        # An axis, which one is split in exchange, what is wanted of the axis, and what everyone has when it has that.
-        options: list[tuple[int, int | None, Wanted, Column, frozenset[int]]] = []
-        for axis in axes:
-            ends = self.wanted[axis], self.goal[axis]
-            options += [(axis, split, *ends, widened) for split in axes if split != axis]
-        options += [(axis, None, self.wanted[axis], self.goal[axis], widened) for axis in axes]
-        for axis in axes if self.widening else ():
-            if axis not in widened:
-                ends = self._wide(axis, columns[axis], alike[axis])
-                if ends[0] != self.wanted[axis]:
-                    options += [(axis, split, *ends, widened | {axis}) for split in (*axes, None) if split != axis]
-        for axis, split, wanted, after, wide in options:
-            if self.tried >= MAX_STEPS_TRIED or (self.best is not None and self.best.received == self.least):
-                return
+        for step, then in self._steps(columns, axes, widened):
             self.tried += 1
-            if split is None:
-                step = extend(axis, columns, alike[axis], wanted, after)
-            else:
-                step = exchange(axis, split, columns, alike[axis], wanted, after, self.wanted[split])
             if step is not None:
                 total = _Cost(cost.received + step.received, cost.collectives + len(step.groups))
                 if self._promising(step.after, total):
                     done.append(step)
-                    self.run(step.after, done, total, wide)
+                    self.run(step.after, done, total, then)
                     done.pop()
+            if self.tried >= MAX_STEPS_TRIED or (self.best is not None and self.best.received == self.least):
+                return
+
+    def _steps(
+        self, columns: Columns, axes: Sequence[int], widened: frozenset[int]
+    ) -> Iterator[tuple[Step | None, frozenset[int]]]:
+        """All steps from here, and which axes have been widened then; ``None`` for one that turns out to be none."""
+        alike = {axis: classes(columns, axis) for axis in axes}
+        for axis in axes:
+            for step in self._exchanges(axis, columns, axes, alike[axis], self.wanted[axis], self.goal[axis]):
+                yield step, widened
+        for axis in axes:
+            yield extend(axis, columns, alike[axis], self.wanted[axis], self.goal[axis]), widened
+        for axis in axes if self.widening else ():
+            if axis not in widened:
+                wanted, after = self._wide(axis, columns[axis], alike[axis])
+                if wanted != self.wanted[axis]:
+                    for step in self._exchanges(axis, columns, axes, alike[axis], wanted, after):
+                        yield step, widened | {axis}
+                    yield extend(axis, columns, alike[axis], wanted, after), widened | {axis}
+
+    def _exchanges(
+        self, axis: int, columns: Columns, axes: Sequence[int], alike: Classes, wanted: Wanted, after: Column
+    ) -> Iterator[Step | None]:
+        """Steps that gather along an axis and split along each of the others."""
+        groups = gatherings(alike, columns[axis], wanted)
+        if groups:
+            for split in axes:
+                if split != axis:
+                    yield exchange(axis, split, columns, groups, after, self.wanted[split])
 
     def _wide(self, axis: int, column: Column, alike: Classes) -> tuple[Wanted, Column]:
         """As much as can be wanted of an axis, and what everyone has then."""
@@ -223,18 +241,53 @@ class _Search:
         return self.needed - sum(map(prod, zip(*lengths, strict=True)))
 
 
-def _decomposed(held: Boxes, needs: Boxes) -> list[Collective] | None:
+def _decomposed(held: Boxes, needs: Boxes, distance: Distance) -> list[Collective] | None:
     least = missing_volume(held, needs)
-    ranks = sorted(held)
+    ranks = tuple(sorted(held))
     columns = tuple(zip(*(held[rank] for rank in ranks), strict=True))
     nothing = (None,) * len(columns)
     wanted: tuple[Wanted, ...] = tuple(zip(*(needs.get(rank, nothing) for rank in ranks), strict=True))
     goal = tuple(zip(*(needs.get(rank, held[rank]) for rank in ranks), strict=True))
     needed = sum(map(volume, needs.values()))
-    # Widening multiplies the possibilities and is seldom needed, hence only after all else.
-    for widening in (False, True):
-        search = _Search(wanted, goal, needed, least, MAX_EXCESS * least, widening)
+    axes = _farthest_first(columns, goal, ranks, distance)
+    # Widening multiplies the possibilities and is seldom needed, hence only after all else. Where everyone keeps its
+    # place along all axes, it is of no use.
+    for widening in (False,) if all(map(_keeps_places, columns, goal)) else (False, True):
+        search = _Search(axes, wanted, goal, needed, least, MAX_EXCESS * least, widening)
         search.run(columns, [], _Cost(0, 0), frozenset())
         if search.best is not None:
             return [collective for step in search.steps for collective in collectives_of(step, ranks)]
     return None
+
+
+def _keeps_places(has: Column, end: Column) -> bool:
+    """Whether members are in the end alike in a dimension where, and only where, they have been before.
+
+    Exact search counts on it that all of them get what they lack in such a dimension at once, each from members that
+    have had it from the beginning (:mod:`mars_onnx.search.exact.communication.bounds`).
+    """
+    return len(set(has)) == len(set(end)) == len(set(zip(has, end, strict=True)))
+
+
+def _farthest_first(columns: Columns, goal: Columns, ranks: tuple[int, ...], distance: Distance) -> list[int]:
+    """The dimensions in which something changes, those first along which data may have the farthest to go.
+
+    Of two steps that follow each other, the first one moves the smaller pieces.
+    """
+    axes = [axis for axis, (has, end) in enumerate(zip(columns, goal, strict=True)) if has != end]
+    farthest = {axis: _farthest(classes(columns, axis), columns[axis], ranks, distance) for axis in axes}
+    known = {axis: far for axis, far in farthest.items() if far is not None}
+    return [*sorted(known, key=known.__getitem__, reverse=True), *(axis for axis in axes if axis not in known)]
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _farthest(
+    alike: Classes, column: Column, ranks: tuple[int, ...], distance: Distance
+) -> float | tuple[int, int] | None:
+    """The distance of the two that are farthest from each other of those who only differ in one dimension."""
+    apart = [
+        distance(ranks[one], ranks[other])
+        for one, other in permutations(range(len(ranks)), 2)
+        if alike[one] == alike[other] and column[one] != column[other]
+    ]
+    return max(apart, default=None)

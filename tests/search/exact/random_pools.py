@@ -24,10 +24,21 @@ _ONE_PORT = {
 }
 
 
-def random_pool(seed: int, size: int, fast: bool = False) -> Pool:
-    """A pool of so many accelerators; with links so ``fast`` that it pays to cut small layers."""
+def random_pool(seed: int, size: int, fast: bool = False, first_hand: bool = False) -> Pool:
+    """A pool of so many accelerators.
+
+    Args:
+        seed: Of the draws.
+        size: How many accelerators.
+        fast: Whether links are so fast that it pays to cut small layers.
+        first_hand: Whether a member takes one message at a time, and nothing goes round a ring in an exchange.
+    """
     rng = random.Random(seed)
     document = random_document(rng, size)
+    if first_hand:
+        exchanges = rng.choice([["pairwise"], ["pairwise", "hierarchical"]])
+        own = {**document.get("collectives", {"source": _MADE_UP}), "chunks": 1}
+        document["collectives"] = {**own, "algorithms": {**_ONE_PORT, "all_to_all": exchanges}}
     if fast:
         for link in document["links"]:
             link["latency_s"] *= 0.01

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mars_onnx.cost.steps import move_seconds
-from mars_onnx.geometry import hull, volume
+from mars_onnx.geometry import Layout, hull, volume
+from mars_onnx.pool.loader import load_pool
 from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.search.exact.communication import bounds
 from mars_onnx.search.exact.communication.moves import Moves, bounds_of
@@ -19,8 +22,12 @@ from mars_onnx.search.exact.communication.ports import crossing
 from mars_onnx.search.exact.communication.products import Products
 from mars_onnx.search.exact.one_set.onset import SetLayouts
 from mars_onnx.search.exact.ways.shapes import Shapes
+from tests.redistribution.layouts import mesh_layout
 from tests.search.exact.random_pools import random_pool
 from tests.search.exact.signatures import random_image, random_signature
+from tests.search.networks import adaptive_pool
+
+ROOT = Path(__file__).parent.parent.parent.parent
 
 #: Seeds at which bounds or short cuts were wrong once.
 _KNOWN = (11, 34, 53, 150, 161, 163, 199, 254, 264, 268, 270)
@@ -97,6 +104,80 @@ def test_bounds_of_pairs_are_the_same_one_by_one(seed: int) -> None:
             row, column = rng.randrange(len(sources)), rng.randrange(len(targets))
             alone = moves.bounds(sources[[row]], targets[[column]])
             assert alone[0, 0] == pytest.approx(together[row, column], rel=1e-12)
+
+
+def _raw(layout: Layout) -> np.ndarray:
+    """The boxes of a layout, of which everyone holds something."""
+    return np.asarray([layout.boxes], np.int64)
+
+
+def _keeping_places(rng: random.Random, size: int) -> tuple[Layout, Layout]:
+    """Layouts that are cut by the same members along the same dimensions, elsewhere or with halos."""
+    shape = tuple(rng.choice([4, 8, 9, 14]) for _ in range(rng.randint(1, 3)))
+    mesh = rng.choice([(size,), *((own, size // own) for own in range(2, size) if size % own == 0)])
+    placed = [rng.choice([None, *range(len(shape))]) for _ in mesh]
+    halo = [rng.choice([0, 1, 1, 2, 5]) for _ in shape]
+    chooser = rng if rng.random() < 0.3 else None
+    held = mesh_layout(shape, mesh, placed, chooser=chooser)
+    return held, mesh_layout(shape, mesh, placed, halo=halo, chooser=chooser)
+
+
+@settings(deadline=None, max_examples=300, derandomize=True, database=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_bounds_hold_where_everyone_keeps_its_place(seed: int) -> None:
+    """Then what comes from afar is counted for the very members that lack it."""
+    rng = random.Random(seed)
+    size = rng.choice([3, 4, 6, 8, 8])
+    pool = random_pool(seed, size, first_hand=True)
+    source, target = _keeping_places(rng, size)
+    if None in (*source.boxes, *target.boxes):
+        return
+    moves = Moves(pool, source.shape, 32, source.members)
+    held, needed = (moves.register(_raw(layout), source.members) for layout in (source, target))
+    seconds = move_seconds(pool, source, target, 32)
+    assert moves.bounds(held, needed)[0, 0] <= seconds * (1 + 1e-9)
+
+
+def test_a_halo_from_another_cluster_costs_as_much_as_its_bound() -> None:
+    """Two clusters of four, and rows: the members in the middle have a near neighbour and one that is far."""
+    pool = load_pool(ROOT / "hwdb" / "fpga_pool.json")
+    source, target = (mesh_layout((16, 64), (8,), (0,), halo=(wide, 0)) for wide in (0, 1))
+    moves = Moves(pool, source.shape, 32, source.members)
+    held, needed = (moves.register(_raw(layout), source.members) for layout in (source, target))
+    message = 64 * 4
+    expected = sum(
+        route.latency_s + message / route.bandwidth_bytes_per_s for route in (pool.route(2, 3), pool.route(4, 3))
+    )
+    assert moves.bounds(held, needed)[0, 0] == pytest.approx(expected)
+    assert move_seconds(pool, source, target, 32) >= expected * (1 - 1e-9)
+
+
+@settings(deadline=None, max_examples=60, derandomize=True, database=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_mirror_images_become_exact_together(seed: int) -> None:
+    rng = random.Random(seed)
+    on = _set(rng, seed)
+    signature = random_signature(rng, TensorType(ir.DataType.FLOAT, (1, rng.choice([4, 6]), *[rng.choice([6, 8])] * 2)))
+    kind, sources, targets = _layouts(on, signature, random_signature(rng, signature.outputs[0]))
+    moves = on.moves(kind)
+    for _ in range(6):
+        moves.exact(int(rng.choice(sources.tolist())), int(rng.choice(targets.tolist())))
+    for source, target in moves.log:
+        seconds = move_seconds(on.pool, moves.layout(source), moves.layout(target), kind.dtype.bitwidth)
+        assert moves.exact(source, target) == seconds
+
+
+def test_a_mirror_image_is_not_priced_again() -> None:
+    pool = adaptive_pool(2, 2)
+    moves = Moves(pool, (1, 2, 8, 8), 32, (0, 1, 2, 3))
+    rows, columns = (_raw(mesh_layout((1, 2, 8, 8), (4,), (axis,))) for axis in (2, 3))
+    wide_rows, wide_columns = (_raw(mesh_layout((1, 2, 8, 8), (4,), (axis,), halo=(0, 0, 1, 1))) for axis in (2, 3))
+    first, second, third, fourth = moves.register(
+        np.concatenate([rows, columns, wide_rows, wide_columns]), (0, 1, 2, 3)
+    )
+    assert moves.sharpen(int(first), int(third))
+    assert moves.log == [(first, third), (second, fourth)]
+    assert not moves.sharpen(int(second), int(fourth))
 
 
 def test_pairs_of_several_tables_in_parts() -> None:

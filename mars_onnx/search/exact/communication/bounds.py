@@ -11,6 +11,10 @@ afar.
 
 Who holds nothing gets messages at the end, from those who have gained something by then, if anybody has.
 
+Where all members keep their places (they are alike along a dimension in the end if and only if they have been before),
+there is no step but a halo exchange in every dimension, and nobody passes on what is not its own: what a member lacks
+and its cluster does not hold comes from afar to this very member.
+
 Many layouts are alike in a dimension: there it is found out once for all that are, and for all tables that are asked
 for together (:class:`KindGains`).
 """
@@ -133,7 +137,8 @@ def _seconds(gained: Gains, sides: _Sides, width: FloatArray, port: Ports) -> Fl
             # What is nearby comes while others wait for what is not.
             beyond = (sides.volumes[:members] - gained.near) * width
             own = np.maximum(own, certain + np.where(lack > 0, beyond, 0.0) * port.all_s_per_byte[:, None])
-    seconds: FloatArray = own.max(axis=0)
+    alone = own if gained.direct is None else own + gained.direct * width
+    seconds: FloatArray = alone.max(axis=0)
     for number, inside in enumerate(port.groups if len(missing) > members else ()):
         most = missing[members + number]
         idle: BoolArray = np.logical_and.reduce(sides.empty.take(inside, axis=0))

@@ -10,6 +10,7 @@ import numpy as np
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.communication.ports import Ports
 from mars_onnx.search.exact.communication.products import Products
+from mars_onnx.search.exact.strategies.cuts import BoolArray
 from mars_onnx.search.exact.strategies.space import FloatArray
 
 
@@ -64,12 +65,25 @@ class Gains:
         """Along how many dimensions a member lacks what nobody in its cluster has."""
         return self._added(2)
 
+    @property
+    def direct(self) -> FloatArray | None:
+        """Seconds per byte that members take at least, besides what nearby messages would, for what comes from afar.
+
+        This is if everyone keeps its place, and counted for what is kept along all other dimensions; ``None`` where
+        nobody can say.
+        """
+        if self.factors + 3 * self.members == len(self.values):
+            return None
+        return np.where(self.values[-1] > 0, 0.0, self._added(3) * self.kept[: self.members])
+
     def _added(self, number: int) -> FloatArray:
         start = self.factors + number * self.members
         return self.values[start : start + self.members]
 
 
-def gains_of(low: FloatArray, high: FloatArray, start: FloatArray, stop: FloatArray, port: Ports) -> Gains:
+def gains_of(
+    low: FloatArray, high: FloatArray, start: FloatArray, stop: FloatArray, moved: BoolArray, port: Ports
+) -> Gains:
     """Along one dimension, of pairs of layouts; the first boxes are those of members.
 
     Args:
@@ -77,20 +91,26 @@ def gains_of(low: FloatArray, high: FloatArray, start: FloatArray, stop: FloatAr
         high: Where it stops.
         start: Where what is needed starts, ``[boxes, pairs]``.
         stop: Where it stops.
+        moved: Whether members are alike in this dimension elsewhere than they have been.
         port: How fast data comes to them.
     """
     members = len(port.group)
     factors = [_overlap(low, high, start, stop)]
     begin, end = start[:members], stop[:members]
-    far = np.zeros(begin.shape)
+    far, direct = np.zeros(begin.shape), []
     longest = np.maximum((high[:members] - low[:members]).max(axis=0), 1.0)
     factors.append(np.minimum(longest, end - begin))
     if len(low) > members:
         around = members + port.group
         first, last = low.take(around, axis=0), high.take(around, axis=0)
         far = (((begin < first) | (end > last)) & (begin < end)).astype(np.float64)
+        near = _overlap(first, last, begin, end)
+        if port.one_port and port.first_hand:
+            kept, dearer_s = factors[0][:members], port.far_s_per_byte - port.near_s_per_byte
+            beyond = (end - begin - near) * np.maximum(dearer_s, 0.0)[:, None]
+            direct = [np.divide(beyond, kept, out=np.zeros(begin.shape), where=kept > 0), moved[None]]
         if not port.one_port:
-            factors.append(_overlap(first, last, begin, end))
+            factors.append(near)
     before = np.maximum(np.minimum(low[:members], end) - begin, 0.0)
     behind = np.maximum(end - np.maximum(high[:members], begin), 0.0)
     messages = np.ceil(before / longest) + np.ceil(behind / longest)
@@ -98,7 +118,7 @@ def gains_of(low: FloatArray, high: FloatArray, start: FloatArray, stop: FloatAr
     rounds = rounds_of(messages) if port.one_port else 1.0
     collective_s = port.chunks * (rounds * (port.least_latency_s + ends) + ends)
     waits = np.where(messages > 0, collective_s, 0.0)
-    return Gains(np.concatenate([*factors, waits, messages, far]), len(low), members, sum(map(len, factors)))
+    return Gains(np.concatenate([*factors, waits, messages, far, *direct]), len(low), members, sum(map(len, factors)))
 
 
 def rounds_of(sources: FloatArray) -> FloatArray:
@@ -157,6 +177,14 @@ def kinds_of(boxes: IntArray, sizes: Sequence[int]) -> Kinds:
     return Kinds(sizes, np.reshape(number, (rank, count)), np.reshape(counts, (rank, len(sizes))), low, high)
 
 
+def _places(kinds: Kinds, members: int) -> IntArray:
+    """Per member the first one that has the same range, ``[members, kinds]``; -1 where somebody has nothing."""
+    low, high = kinds.low[:members], kinds.high[:members]
+    same = (low[:, None] == low[None]) & (high[:, None] == high[None])
+    places: IntArray = same.argmax(axis=1)
+    return np.where((low >= high).any(axis=0), -1, places)
+
+
 class KindGains:
     """What layouts gain, from what those of their kinds gain along every dimension."""
 
@@ -170,11 +198,14 @@ class KindGains:
             several: How many pairs of kinds are looked at in one go.
         """
         pairs = Products(held.counts.ravel(), needed.counts.ravel())
+        before, after = _places(held, len(port.group)), _places(needed, len(port.group))
         found = []
         for rows, columns in pairs.parts(several):
+            place = before.take(rows, axis=1)
+            moved = ((place != after.take(columns, axis=1)) | (place < 0)).any(axis=0)
             own = held.low.take(rows, axis=1), held.high.take(rows, axis=1)
             other = needed.low.take(columns, axis=1), needed.high.take(columns, axis=1)
-            found.append(gains_of(*own, *other, port))
+            found.append(gains_of(*own, *other, moved, port))
         self._boxes, self._members, self._factors = found[0].boxes, found[0].members, found[0].factors
         #: ``[pairs of kinds, rows]``: those of many pairs are taken as a whole.
         self._values = np.concatenate([np.ascontiguousarray(own.values.T) for own in found])

@@ -6,8 +6,10 @@ asks for the exact cost of the pairs on its best way only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations, product
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,9 @@ from mars_onnx.search.exact.work import BOUND, BOUND_TABLE, spend, spend_on_plan
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+
+#: Of more axes of equal size than these, nobody looks for mirror images.
+_MOST_ALIKE = 3
 
 
 @dataclass(slots=True)
@@ -86,14 +91,27 @@ class Moves:
         return self._layouts[number]
 
     def exact(self, source: int, target: int) -> float:
-        """Seconds of a redistribution."""
+        """Seconds of a redistribution, which are also those of its mirror images."""
         key = (source, target)
         if key not in self._exact:
             spend_on_plan(len(self.ranks))
-            self._exact[key] = move_seconds(self.pool, self.layout(source), self.layout(target), self.bits)
-            self.log.append(key)
-            self._clock.tick()
+            seconds = move_seconds(self.pool, self.layout(source), self.layout(target), self.bits)
+            for pair in dict.fromkeys((key, *self._mirrored(source, target))):
+                self._exact[pair] = seconds
+                self.log.append(pair)
+                self._clock.tick()
         return self._exact[key]
+
+    def _mirrored(self, source: int, target: int) -> Iterator[tuple[int, int]]:
+        """The same redistribution with axes of equal size exchanged, where both layouts are known."""
+        for order in _mirrors(self.shape):
+            held, needed = self._mirror(source, order), self._mirror(target, order)
+            if held is not None and needed is not None:
+                yield held, needed
+
+    def _mirror(self, number: int, order: tuple[int, ...]) -> int | None:
+        """A layout with its axes in another order, if it is known."""
+        return self._ids[self._members[number]].get(self._boxes[number][:, order].tobytes())
 
     def sharpen(self, source: int, target: int) -> bool:
         """Make the cost of a pair exact; says whether it was not."""
@@ -148,6 +166,24 @@ def bounds_of(wanted: Sequence[tuple[Moves, IntArray, IntArray]]) -> list[FloatA
         spend(BOUND, BOUND_TABLE + len(sources) * len(targets) * len(moves.ranks))
     found = move_bounds([moves.asked(*own) for moves, *own in wanted], ports(first.pool, first.ranks))
     return [moves.with_exact(own, *of) for own, (moves, *of) in zip(found, wanted, strict=True)]
+
+
+@lru_cache(maxsize=4096)
+def _mirrors(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Orders of the axes, besides the one that they have, in which a tensor has the same shape."""
+    alike: dict[int, list[int]] = {}
+    for axis, size in enumerate(shape):
+        alike.setdefault(size, []).append(axis)
+    groups = [axes for size, axes in alike.items() if size > 1 and len(axes) <= _MOST_ALIKE]
+    found = []
+    for exchanged in product(*(permutations(axes) for axes in groups)):
+        order = list(range(len(shape)))
+        for axes, places in zip(groups, exchanged, strict=True):
+            for axis, place in zip(axes, places, strict=True):
+                order[axis] = place
+        found.append(tuple(order))
+    # The first one changes nothing.
+    return tuple(found[1:])
 
 
 def _inside(needed: IntArray, held: IntArray) -> bool:

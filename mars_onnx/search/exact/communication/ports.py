@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import combinations
 
 import numpy as np
 
-from mars_onnx.pool.clusters import clusterings
+from mars_onnx.pool.clusters import clusterings, distance_s
 from mars_onnx.pool.topology import Pool, Route
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.strategies.space import FloatArray
@@ -28,6 +29,8 @@ class Ports:
         chunks: In how many pieces a collective goes.
         endpoint_latency_s: What a message takes at either end.
         group: Per member the number of its cluster: of those that are nearer to each other than to the others.
+        first_hand: Whether in an exchange of everyone with everyone nobody passes on to members of its own cluster what
+            comes from another one.
         near_s_per_byte: From a member of its own cluster, at best; where it is alone, as ``far_s_per_byte``.
         far_s_per_byte: From a member of another cluster, at best; where there is none, as ``near_s_per_byte``.
         all_s_per_byte: From everywhere at once.
@@ -40,6 +43,7 @@ class Ports:
     chunks: int
     endpoint_latency_s: float
     group: IntArray
+    first_hand: bool
     near_s_per_byte: FloatArray
     far_s_per_byte: FloatArray
     all_s_per_byte: FloatArray
@@ -94,8 +98,27 @@ def ports(pool: Pool, members: tuple[int, ...]) -> Ports:
         pool.collectives.chunks,
         pool.collectives.endpoint_latency_s,
         np.asarray([group_of[rank] for rank in members]),
+        _first_hand(pool, clusters),
         *np.asarray(columns, np.float64).T,
     )
+
+
+def _first_hand(pool: Pool, clusters: Sequence[Sequence[int]]) -> bool:
+    """Whether data of an exchange comes from outside of a cluster right to who needs it.
+
+    Round a ring it comes by the way. Level by level it is passed on by members of a cluster that the sender is in, too:
+    of any members these are not among those of the receiver's cluster if all of this are nearer to each other than to
+    anybody else.
+    """
+    if "ring" in pool.collectives.algorithms["all_to_all"]:
+        return False
+    ranks = {rank for cluster in clusters for rank in cluster}
+    for cluster in clusters:
+        inside = [distance_s(pool, *pair) for pair in combinations(cluster, 2)]
+        outside = [distance_s(pool, one, other) for one in cluster for other in ranks.difference(cluster)]
+        if inside and outside and max(inside) >= min(outside):
+            return False
+    return True
 
 
 def _together(routes: Sequence[Route]) -> float:
