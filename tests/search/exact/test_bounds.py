@@ -242,7 +242,7 @@ def _check_sums(seed: int) -> None:
     on = _set(rng, seed)
     signature = random_signature(rng)
     table = on.layer(signature)
-    partial = np.flatnonzero(~table.resolved).tolist()
+    partial = np.flatnonzero(table.since < 0).tolist()
     for strategy in rng.sample(partial, min(10, len(partial))):
         bound = table.resolve[strategy]
         assert on.price_resolution(signature, strategy)

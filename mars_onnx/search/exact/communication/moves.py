@@ -54,6 +54,8 @@ class Moves:
         self._boxes: list[IntArray] = []
         self._members: list[tuple[int, ...]] = []
         self._exact: dict[tuple[int, int], float] = {}
+        #: When each became that.
+        self._since: dict[tuple[int, int], int] = {}
         self._layouts: dict[int, Layout] = {}
         self._sides: Sides | None = None
         #: Pairs in the order in which their costs became exact.
@@ -100,6 +102,7 @@ class Moves:
                 self._exact[pair] = seconds
                 self.log.append(pair)
                 self._clock.tick()
+                self._since[pair] = self._clock.now
         return self._exact[key]
 
     def _mirrored(self, source: int, target: int) -> Iterator[tuple[int, int]]:
@@ -112,6 +115,10 @@ class Moves:
     def _mirror(self, number: int, order: tuple[int, ...]) -> int | None:
         """A layout with its axes in another order, if it is known."""
         return self._ids[self._members[number]].get(self._boxes[number][:, order].tobytes())
+
+    def since(self, source: int, target: int) -> int:
+        """The time from which on the cost of a pair is exact, if it is: 0 where nothing moves."""
+        return self._since.get((source, target), 0)
 
     def sharpen(self, source: int, target: int) -> bool:
         """Make the cost of a pair exact; says whether it was not."""

@@ -55,6 +55,8 @@ class SegmentTables:
     check: Callable[[], None]
     _solved: dict[int, tuple[int, int, Solved]] = field(default_factory=dict)
     _builds: dict[int, SegmentBuild] = field(default_factory=dict)
+    #: Rows and columns of decisions that stay the best, however much dearer others become.
+    _settled: dict[int, set[tuple[int, int]]] = field(default_factory=dict)
     _domains: dict[int, IntArray] = field(default_factory=dict)
     _passages: dict[tuple[int, int], Passage] = field(default_factory=dict)
 
@@ -108,17 +110,36 @@ class SegmentTables:
         """Make every cost exact of what is best for a segment from a layout to another; says whether one was not."""
         if (row, column) in solved.sharp:
             return False
+        index = solved.build.shape.index
+        settled = self._settled.setdefault(index, set())
+        if (row, column) in settled:
+            solved.sharp.add((row, column))
+            return False
         decision = self._decision(solved, row, column)
         layouts, changed = self.on.layouts, solved.build.wide and self._raised(solved, row, column)
+        since = 0
         for move in decision.moves:
-            changed |= layouts.moves(self.chain.kinds[move.tensor]).sharpen(move.source, move.target)
+            moves = layouts.moves(self.chain.kinds[move.tensor])
+            changed |= moves.sharpen(move.source, move.target)
+            since = max(since, moves.since(move.source, move.target))
         for number, strategy in decision.strategies.items():
-            changed |= layouts.price_resolution(self.chain.problem.layers[number].signature, strategy)
+            signature = self.chain.problem.layers[number].signature
+            changed |= layouts.price_resolution(signature, strategy)
+            since = max(since, int(layouts.layer(signature).since[strategy]))
         if not changed and decision.loose:
             changed = self._finer(solved)
         if not changed:
             solved.sharp.add((row, column))
+            if self._exact_in(solved, since):
+                settled.add((row, column))
         return changed
+
+    def _exact_in(self, solved: Solved, since: int) -> bool:
+        """Whether a table, if it is that of now, has what has been exact since then, and nothing will be better."""
+        known = self._solved.get(solved.build.shape.index)
+        # Costs only grow, but for those of memory. Where there are only bounds, these may.
+        grows = self.on.layouts.tariff is None and not solved.build.wide
+        return grows and known is not None and known[2] is solved and since <= known[0]
 
     def _finer(self, solved: Solved) -> bool:
         """Have more hubs in a segment; says whether that is possible."""
@@ -128,6 +149,7 @@ class SegmentTables:
             return False
         self._builds[index] = build
         del self._solved[index]
+        self._settled.pop(index, None)
         self.on.layouts.tick()
         return True
 

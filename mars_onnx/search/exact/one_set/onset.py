@@ -14,7 +14,7 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.rules.registry import rule_for
-from mars_onnx.search.exact.communication.moves import BoolArray, Clock, FloatArray, Moves, bounds_of, layout_of
+from mars_onnx.search.exact.communication.moves import Clock, FloatArray, Moves, bounds_of, layout_of
 from mars_onnx.search.exact.communication.ports import ports
 from mars_onnx.search.exact.communication.resolutions import resolution_bounds
 from mars_onnx.search.exact.communication.sides import volumes
@@ -33,7 +33,7 @@ class LayerLayouts:
     Attributes:
         space: The strategies.
         resolve: Seconds to resolve partial sums, at least.
-        resolved: Whether ``resolve`` is exact.
+        since: The time from which on ``resolve`` is exact; -1 where it is not.
         outs: Per output the layout numbers that they leave.
         excess: Bytes of weights that each takes more than once, where memory binds.
         toll: What these cost, in seconds; infinite for a strategy that cannot fit.
@@ -42,7 +42,7 @@ class LayerLayouts:
 
     space: LayerSpace
     resolve: FloatArray
-    resolved: BoolArray
+    since: IntArray
     outs: tuple[IntArray | None, ...]
     excess: FloatArray | float = 0.0
     toll: FloatArray | float = 0.0
@@ -223,7 +223,7 @@ class SetLayouts:
             if boxes is not None:
                 bounds += self._resolve_bounds(space, boxes, kind)
             outs.append(self._registered(kind, touched, boxes)[space.out])
-        made = LayerLayouts(space, bounds, space.parts <= 1, tuple(outs))
+        made = LayerLayouts(space, bounds, np.where(space.parts <= 1, 0, -1), tuple(outs))
         if self.tariff is not None:
             made.excess = self.tariff.excess(signature, space)
             made.toll = self.tariff.toll(signature, space, made.excess, self.members)
@@ -310,7 +310,7 @@ class SetLayouts:
     def price_resolution(self, signature: Signature, strategy: int) -> bool:
         """Make the cost of resolving one strategy's partial sums exact; says whether it was not."""
         table = self.layer(signature)
-        if table.resolved[strategy]:
+        if table.since[strategy] >= 0:
             return False
         spend_on_plan(len(self.members))
         seconds = 0.0
@@ -318,9 +318,9 @@ class SetLayouts:
             if produced != resolved:
                 seconds += move_seconds(self.pool, produced, resolved, kind.dtype.bitwidth)
         table.resolve[strategy] = seconds
-        table.resolved[strategy] = True
         table.version += 1
         self._clock.tick()
+        table.since[strategy] = self._clock.now
         return True
 
     def _partial(
