@@ -106,16 +106,15 @@ class SegmentTables:
             self.solve(index)
         return self._builds[index].shape.columns
 
-    def sharpen(self, solved: Solved, row: int, column: int) -> bool:
-        """Make every cost exact of what is best for a segment from a layout to another; says whether one was not."""
-        if (row, column) in solved.sharp:
-            return False
-        index = solved.build.shape.index
-        settled = self._settled.setdefault(index, set())
+    def choice(self, solved: Solved, row: int, column: int) -> Decision | None:
+        """What is best for a segment from a layout to another, by a table as it is now; ``None`` if that is exact."""
+        settled = self._settled.get(solved.build.shape.index, ())
         if (row, column) in settled:
             solved.sharp.add((row, column))
-            return False
-        decision = self._decision(solved, row, column)
+        return None if (row, column) in solved.sharp else self._decision(solved, row, column)
+
+    def sharpen(self, solved: Solved, row: int, column: int, decision: Decision) -> bool:
+        """Make every cost of a choice exact; says whether one was not."""
         layouts, changed = self.on.layouts, solved.build.wide and self._raised(solved, row, column)
         since = 0
         for move in decision.moves:
@@ -131,11 +130,11 @@ class SegmentTables:
         if not changed:
             solved.sharp.add((row, column))
             if self._exact_in(solved, since):
-                settled.add((row, column))
+                self._settled.setdefault(solved.build.shape.index, set()).add((row, column))
         return changed
 
     def _exact_in(self, solved: Solved, since: int) -> bool:
-        """Whether a table, if it is that of now, has what has been exact since then, and nothing will be better."""
+        """Whether what has been exact since then was so in a table, and nothing will be better than that."""
         known = self._solved.get(solved.build.shape.index)
         # Costs only grow, but for those of memory. Where there are only bounds, these may.
         grows = self.on.layouts.tariff is None and not solved.build.wide
