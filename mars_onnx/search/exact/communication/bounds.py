@@ -137,8 +137,11 @@ def _seconds(gained: Gains, sides: _Sides, width: FloatArray, port: Ports) -> Fl
             # What is nearby comes while others wait for what is not.
             beyond = (sides.volumes[:members] - gained.near) * width
             own = np.maximum(own, certain + np.where(lack > 0, beyond, 0.0) * port.all_s_per_byte[:, None])
-    alone = own if gained.direct is None else own + gained.direct * width
-    seconds: FloatArray = alone.max(axis=0)
+    seconds: FloatArray = own.max(axis=0)
+    steady = gained.steady
+    if len(steady):
+        direct = own.take(steady, axis=1) + gained.direct(steady) * width[steady]
+        seconds[steady] = direct.max(axis=0)
     for number, inside in enumerate(port.groups if len(missing) > members else ()):
         most = missing[members + number]
         idle: BoolArray = np.logical_and.reduce(sides.empty.take(inside, axis=0))

@@ -66,15 +66,17 @@ class Gains:
         return self._added(2)
 
     @property
-    def direct(self) -> FloatArray | None:
-        """Seconds per byte that members take at least, besides what nearby messages would, for what comes from afar.
+    def steady(self) -> IntArray:
+        """The pairs in which everyone keeps its place, where that says something of what comes from afar."""
+        told = len(self.values) > self.factors + 3 * self.members
+        return np.flatnonzero(self.values[-1] == 0) if told else np.zeros(0, np.int64)
 
-        This is if everyone keeps its place, and counted for what is kept along all other dimensions; ``None`` where
-        nobody can say.
+    def direct(self, pairs: IntArray) -> FloatArray:
+        """Seconds per byte that members take at least for what comes from afar, besides what nearby messages would.
+
+        ``[members, pairs]``, for those of pairs that are steady. Counted for what is kept along all other dimensions.
         """
-        if self.factors + 3 * self.members == len(self.values):
-            return None
-        return np.where(self.values[-1] > 0, 0.0, self._added(3) * self.kept[: self.members])
+        return self._added(3).take(pairs, axis=1) * self.kept[: self.members].take(pairs, axis=1)
 
     def _added(self, number: int) -> FloatArray:
         start = self.factors + number * self.members

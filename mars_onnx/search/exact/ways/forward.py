@@ -25,7 +25,7 @@ from mars_onnx.search.exact.work import ARRIVAL, ENTRY, FOLLOWER, SEGMENT, WAY, 
 #: To find a way through so many segments takes about as long as to price a redistribution.
 _SEGMENTS_PER_PRICE = 16
 #: Entries of the tables of one set that are priced besides those on the best way.
-_ALTERNATIVES = 64
+_ALTERNATIVES = 48
 #: Entries of tables that are added up together.
 _MOST_AT_ONCE = 2_000_000
 
