@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from math import prod
 
 from mars_onnx.errors import CapacityError
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.chain.chain import Chain
+from mars_onnx.search.exact.plenty import most_bytes
 from mars_onnx.search.exact.strategies.tariff import Tariff
 from mars_onnx.search.exact.ways.aims import LeastLatency
 from mars_onnx.search.exact.ways.answer import mapping_of
@@ -297,15 +297,7 @@ class Fitting:
 
 def fits(problem: Problem, pool: Pool, mapping: Mapping) -> bool:
     """Whether every accelerator has the memory that a mapping needs; without a closer look where it is plenty."""
-    kinds = [
-        kind
-        for layer in problem.layers
-        for kind in (*layer.signature.inputs, *layer.signature.outputs)
-        if kind is not None
-    ]
-    # All that there is, every tensor once per layer that touches it: few mappings of small models need as much.
-    everything = sum(prod(kind.shape) * kind.dtype.bitwidth // 8 for kind in kinds)
-    if everything * 4 <= min(own.memory_bytes for own in pool.accelerators):
+    if most_bytes(problem, pool) <= min(own.memory_bytes for own in pool.accelerators):
         return True
     return all(missing <= 0 for missing, _, _ in overflows(problem, pool, mapping))
 

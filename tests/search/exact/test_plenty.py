@@ -1,0 +1,41 @@
+"""No mapping needs more memory than there is called enough for all."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from mars_onnx.errors import InputError
+from mars_onnx.search.evaluate import evaluate
+from mars_onnx.search.exact.plenty import most_bytes
+from mars_onnx.search.exact.strategies.cuts import strategies
+from mars_onnx.search.memory import memory_needs
+from mars_onnx.sharding.mapping import AcceleratorSet, LayerChoice, Mapping
+from tests.search.exact.test_against_brute_force import NETWORKS
+from tests.search.networks import RESIDUAL, adaptive_pool, problem
+
+_EVERY = {"residual": RESIDUAL, **NETWORKS}
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (3, 5), (8,)])
+@pytest.mark.parametrize("name", _EVERY)
+def test_no_mapping_needs_more(name: str, sizes: tuple[int, ...]) -> None:
+    pool = adaptive_pool(*sizes)
+    network = problem(_EVERY[name], pool)
+    most = most_bytes(network, pool)
+    rng = random.Random(f"{name} {sizes}")
+    sets = (AcceleratorSet(tuple(range(pool.size)), (pool.accelerators[0].designs[0].name,) * pool.size),)
+    tried = 0
+    while tried < 60:
+        chosen = tuple(
+            LayerChoice(layer.name, 0, rng.choice(strategies(layer.signature, (pool.size,))))
+            for layer in network.layers
+        )
+        mapping = Mapping(sets, chosen)
+        try:
+            evaluate(network, pool, mapping)
+        except InputError:
+            continue
+        tried += 1
+        assert all(need.total_bytes <= most for need in memory_needs(network, pool, mapping).values())
