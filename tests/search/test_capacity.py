@@ -24,6 +24,8 @@ from mars_onnx.sharding.mapping import AcceleratorSet, LayerChoice, Mapping
 from mars_onnx.simulation import ADDITIVE
 from tests.end_to_end.checking import canonical, check, compile_with
 from tests.pool_factory import pool_of
+from tests.search.exact.random_pools import random_pool
+from tests.search.exact.test_against_brute_force import NETWORKS
 from tests.search.networks import network, problem
 from tests.simulation.partitions import simulated
 
@@ -116,3 +118,13 @@ def test_reference_networks_fit_small_memories(name: str, mib: int, gap: float) 
     assert max(use.peak_bytes for use in done.simulation.ranks.values()) <= mib * 2**20
     assert done.found.result.gap is not None
     assert done.found.result.gap <= gap
+
+
+def test_what_fits_is_taken_though_what_is_better_at_that_price_does_not() -> None:
+    """It was refused, with a number of missing bytes below zero."""
+    pool = random_pool(2, 4, fast=True)
+    pool = replace(pool, accelerators=tuple(replace(own, memory_bytes=241) for own in pool.accelerators))
+    chain = problem(NETWORKS["chain"], pool)
+    found = exact_search(chain, pool, SearchOptions())
+    needs = memory_needs(chain, pool, found.mapping)
+    assert all(need.total_bytes <= 241 for need in needs.values())

@@ -164,10 +164,9 @@ class Fitting:
         price = _FIRST * first.cost_s / max(first.excess_bytes, 1.0)
         left = _MOST_TIGHTENINGS
         for _ in range(_MOST_GROWTHS):
-            found = self.solve(price)
-            if found is not None and found.missing_bytes <= 0:
-                return low, found
-            found = found or low
+            found = self.solve(price) or low
+            if (fits := self._that_fits()) is not None:
+                return low, fits
             smallest = min(own.need.activation_bytes for own in self._tried)
             if found.missing_bytes - found.need.activation_bytes + smallest <= 0:
                 # Few enough weights: it is other tensors that take too much room, which others took less of.
@@ -176,15 +175,19 @@ class Fitting:
                     left -= 1
                     most *= _TIGHTER
                     self.tariff.most_bytes = most
-                    tight = self.solve(price)
-                    if tight is not None and tight.missing_bytes <= 0:
-                        return low, tight
+                    self.solve(price)
+                    if (fits := self._that_fits()) is not None:
+                        return low, fits
                 self.tariff.most_bytes = float("inf")
             low = found
             if low.excess_bytes <= 0:
                 break
             price *= _GROWTH
         raise CapacityError(self._nearest())
+
+    def _that_fits(self) -> Tried | None:
+        """The best that fits of all that was tried: on the way to what is best at a price there may be some, too."""
+        return min((own for own in self._tried if own.missing_bytes <= 0), key=lambda own: own.cost_s, default=None)
 
     def _between(self, low: Tried, high: Tried, too_much: Callable[[Tried], bool]) -> None:
         """Try the prices at which the two mappings that enclose what fits cost the same."""
