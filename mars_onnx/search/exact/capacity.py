@@ -17,7 +17,7 @@ from mars_onnx.errors import CapacityError
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.chain.chain import Chain
-from mars_onnx.search.exact.plenty import most_bytes
+from mars_onnx.search.exact.plenty import enough_bytes
 from mars_onnx.search.exact.strategies.tariff import Tariff
 from mars_onnx.search.exact.ways.aims import LeastLatency
 from mars_onnx.search.exact.ways.answer import mapping_of
@@ -300,7 +300,7 @@ class Fitting:
 
 def fits(problem: Problem, pool: Pool, mapping: Mapping) -> bool:
     """Whether every accelerator has the memory that a mapping needs; without a closer look where it is plenty."""
-    if most_bytes(problem, pool) <= min(own.memory_bytes for own in pool.accelerators):
+    if enough_bytes(problem, pool) <= min(own.memory_bytes for own in pool.accelerators):
         return True
     return all(missing <= 0 for missing, _, _ in overflows(problem, pool, mapping))
 

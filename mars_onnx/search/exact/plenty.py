@@ -19,7 +19,7 @@ _VERSIONS = 2
 _PIECES = 6
 
 
-def most_bytes(problem: Problem, pool: Pool) -> float:
+def enough_bytes(problem: Problem, pool: Pool) -> float:
     """What an accelerator needs at most, whatever the mapping: all weights, and all of every tensor while it is there.
 
     Of a tensor that is moved there may be pieces as well, of partial sums one for every member.

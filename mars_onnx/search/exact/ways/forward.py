@@ -16,8 +16,6 @@ import numpy as np
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.communication.moves import FloatArray
 from mars_onnx.search.exact.one_set.alternatives import alternatives, least_places
-from mars_onnx.search.exact.one_set.build import SegmentTables, Solved
-from mars_onnx.search.exact.one_set.factors import Decision
 from mars_onnx.search.exact.ways.aims import Aim
 from mars_onnx.search.exact.ways.sets import Sets, State
 from mars_onnx.search.exact.work import ARRIVAL, ENTRY, FOLLOWER, SEGMENT, WAY, spend
@@ -330,32 +328,31 @@ class Forward:
         # All as it is now: what becomes exact on the way does not call for new tables yet, nor for other choices.
         tables = [self.sets.tables(step.state) for step in way.steps]
         solved = [own.solve(index) for index, own in enumerate(tables)]
-        chosen = [
-            own.choice(solved[index], step.row, step.column) if index >= skip else None
+        # Segments that are alike may well be done alike: once is enough.
+        chosen = {
+            (own, solved[index], step.row, step.column): own.choice(solved[index], step.row, step.column)
             for index, (own, step) in enumerate(zip(tables, way.steps, strict=True))
+            if index >= skip
+        }
+        alone = all(step.state is way.steps[0].state for step in way.steps) and not skip
+        every = alternatives(tables[0], way.seconds + way.room, _ALTERNATIVES) if alone else []
+        others = [
+            (solved[index], row, column, tables[0].choice(solved[index], row, column)) for index, row, column in every
         ]
-        alone = all(own is tables[0] for own in tables) and not skip
-        others = self._others(tables[0], solved, way) if alone else []
         changed = False
-        for index, (step, choice) in enumerate(zip(way.steps, chosen, strict=True)):
+        for (own, table, row, column), choice in chosen.items():
             if choice is not None:
-                changed |= tables[index].sharpen(solved[index], step.row, step.column, choice)
-            if index and way.steps[index - 1].state is not step.state:
+                changed |= own.sharpen(table, row, column, choice)
+        for index in range(1, len(way.steps)):
+            if way.steps[index - 1].state is not way.steps[index].state:
                 changed |= self._price_crossing(index, way)
-            elif index:
-                changed |= self._price_gate(index, way.steps[index - 1], step)
+            else:
+                changed |= self._price_gate(index, way.steps[index - 1], way.steps[index])
         if changed:
-            for index, row, column, choice in others:
-                tables[0].sharpen(solved[index], row, column, choice)
+            for table, row, column, choice in others:
+                if choice is not None:
+                    tables[0].sharpen(table, row, column, choice)
         return changed
-
-    def _others(
-        self, tables: SegmentTables, solved: Sequence[Solved], way: Way
-    ) -> list[tuple[int, int, int, Decision]]:
-        """What is nearly as good as a way on one set: segments, rows, columns, and what is chosen there."""
-        every = alternatives(tables, way.seconds + way.room, _ALTERNATIVES)
-        choices = ((*own, tables.choice(solved[own[0]], own[1], own[2])) for own in every)
-        return [(index, row, column, choice) for index, row, column, choice in choices if choice is not None]
 
     def _price_gate(self, index: int, before: Step, after: Step) -> bool:
         gate = self.chain.segments[index].gate
