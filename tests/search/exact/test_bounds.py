@@ -127,8 +127,10 @@ def _keeping_places(rng: random.Random, size: int) -> tuple[Layout, Layout]:
 def test_bounds_hold_where_everyone_keeps_its_place(seed: int) -> None:
     """Then what comes from afar is counted for the very members that lack it."""
     rng = random.Random(seed)
-    size = rng.choice([3, 4, 6, 8, 8])
-    pool = random_pool(seed, size, first_hand=True)
+    size = rng.choice([3, 4, 6, 8, 8, 8])
+    # On the shipped pool bounds are near what moves cost: there it shows if they are too high.
+    shipped = size == 8 and rng.random() < 0.7
+    pool = load_pool(ROOT / "hwdb" / "fpga_pool.json") if shipped else random_pool(seed, size, first_hand=True)
     source, target = _keeping_places(rng, size)
     if None in (*source.boxes, *target.boxes):
         return

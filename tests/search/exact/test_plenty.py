@@ -17,7 +17,13 @@ from mars_onnx.sharding.strategy import WHOLE
 from tests.search.exact.test_against_brute_force import NETWORKS
 from tests.search.networks import RESIDUAL, adaptive_pool, problem
 
-_EVERY = {"residual": RESIDUAL, **NETWORKS}
+#: Next to nothing but weights.
+HEAVY = """
+heavy (float[1,64] x) => (float[1,64] z) {
+    [first] y = Gemm (x, w64x96)
+    [last] z = Gemm (y, w96x64)
+}"""
+_EVERY = {"heavy": HEAVY, "residual": RESIDUAL, **NETWORKS}
 
 
 @pytest.mark.parametrize("sizes", [(2, 2), (3, 5), (8,)])
