@@ -28,6 +28,7 @@ import numpy as np
 
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.communication.gains import Gains, KindGains, kinds_of, rounds_of
+from mars_onnx.search.exact.communication.mirrors import Fold
 from mars_onnx.search.exact.communication.ports import Ports
 from mars_onnx.search.exact.communication.products import Products
 from mars_onnx.search.exact.communication.sides import Sides, volumes
@@ -51,11 +52,19 @@ class Asked:
         sources: What is held.
         targets: What is needed.
         bits: Width of an element.
+        fold: Which pairs are mirror images of others, if some are.
     """
 
     sources: Sides
     targets: Sides
     bits: int
+    fold: Fold | None = None
+
+    @property
+    def pairs(self) -> int:
+        """How many have to be looked at."""
+        images = 0 if self.fold is None else len(self.fold.rows) * len(self.fold.columns)
+        return len(self.sources.held) * len(self.targets.needed) - images
 
 
 def move_bounds(asked: Sequence[Asked], port: Ports) -> list[FloatArray]:
@@ -92,12 +101,21 @@ def _of_tables(asked: Sequence[Asked], port: Ports) -> list[FloatArray]:
     width = np.repeat([table.bits / 8 for table in asked], rows)
     volume, empty = np.ascontiguousarray(volumes(needed).T), np.ascontiguousarray(volumes(held[:, :members]).T) == 0
     pairs = Products(rows, columns)
-    found = []
-    for row, column in pairs.parts(several):
+    seconds, unlike = np.empty(pairs.total), np.ones(pairs.total, np.bool_)
+    tables, parts = pairs.tables(seconds), pairs.tables(unlike)
+    for table, part in zip(asked, parts, strict=True):
+        if table.fold is not None:
+            table.fold.part(part)
+    places = np.flatnonzero(unlike)
+    for start in range(0, len(places), several):
+        place = places[start : start + several]
+        row, column = pairs.of(place)
         sides = _Sides(volume.take(column, axis=1), empty.take(row, axis=1))
-        found.append(_seconds(gains.of(row, column), sides, width[row], port))
-    tables = np.split(np.concatenate(found), pairs.starts[1:])
-    return [table.reshape(shape) for table, *shape in zip(tables, rows, columns, strict=True)]
+        seconds[place] = _seconds(gains.of(row, column), sides, width[row], port)
+    for table, own in zip(asked, tables, strict=True):
+        if table.fold is not None:
+            table.fold.unfold(own)
+    return tables
 
 
 def _of_rank(boxes: IntArray, rank: int) -> IntArray:

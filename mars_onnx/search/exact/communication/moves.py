@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import permutations, product
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +17,13 @@ from mars_onnx.geometry import Layout
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.communication.bounds import Asked, move_bounds
+from mars_onnx.search.exact.communication.mirrors import Fold, fold, mirrors
 from mars_onnx.search.exact.communication.ports import ports
 from mars_onnx.search.exact.communication.sides import Sides, sides
 from mars_onnx.search.exact.work import BOUND, BOUND_TABLE, spend, spend_on_plan
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-
-#: Of more axes of equal size than these, nobody looks for mirror images.
-_MOST_ALIKE = 3
 
 
 @dataclass(slots=True)
@@ -58,6 +54,8 @@ class Moves:
         self._since: dict[tuple[int, int], int] = {}
         self._layouts: dict[int, Layout] = {}
         self._sides: Sides | None = None
+        #: Per layout the number of its mirror image, or -1.
+        self._images: IntArray = np.zeros(0, np.int64)
         #: Pairs in the order in which their costs became exact.
         self.log: list[tuple[int, int]] = []
 
@@ -107,7 +105,7 @@ class Moves:
 
     def _mirrored(self, source: int, target: int) -> Iterator[tuple[int, int]]:
         """The same redistribution with axes of equal size exchanged, where both layouts are known."""
-        for order in _mirrors(self.shape):
+        for order in mirrors(self.shape):
             held, needed = self._mirror(source, order), self._mirror(target, order)
             if held is not None and needed is not None:
                 yield held, needed
@@ -115,6 +113,26 @@ class Moves:
     def _mirror(self, number: int, order: tuple[int, ...]) -> int | None:
         """A layout with its axes in another order, if it is known."""
         return self._ids[self._members[number]].get(self._boxes[number][:, order].tobytes())
+
+    def _folded(self, sources: IntArray, targets: IntArray) -> Fold | None:
+        """How a table of some layouts follows from a part of it, as far as mirror images are known."""
+        orders = mirrors(self.shape)
+        # With more orders than one there is hardly ever more to gain.
+        return fold(self._image(orders[0]), sources, targets) if len(orders) == 1 and len(self._ids) == 1 else None
+
+    def _image(self, order: tuple[int, ...]) -> IntArray:
+        """Per layout the number of the one that has its axes in another order, or -1; all are of the same members."""
+        start, count = len(self._images), len(self._boxes)
+        if start < count:
+            ids = self._ids[self._members[0]]
+            # As in :meth:`register`.
+            text, width = np.stack(self._boxes[start:])[:, :, order].tobytes(), self._boxes[0].nbytes
+            more = [ids.get(text[row * width : (row + 1) * width], -1) for row in range(count - start)]
+            images = np.concatenate([self._images, np.asarray(more, np.int64)])
+            own = np.arange(start, count)[images[start:] >= 0]
+            images[images[own]] = own
+            self._images = images
+        return self._images
 
     def since(self, source: int, target: int) -> int:
         """The time from which on the cost of a pair is exact, if it is: 0 where nothing moves."""
@@ -150,7 +168,7 @@ class Moves:
     def asked(self, sources: IntArray, targets: IntArray) -> Asked:
         """What there is to move from some layouts to some others."""
         every = self._every()
-        return Asked(every.of(sources), every.of(targets), self.bits)
+        return Asked(every.of(sources), every.of(targets), self.bits, self._folded(sources, targets))
 
     def with_exact(self, seconds: FloatArray, sources: IntArray, targets: IntArray) -> FloatArray:
         """Bounds ``[sources, targets]`` with the exact cost where that is known."""
@@ -169,28 +187,11 @@ def bounds_of(wanted: Sequence[tuple[Moves, IntArray, IntArray]]) -> list[FloatA
     if not wanted:
         return []
     first = wanted[0][0]
-    for moves, sources, targets in wanted:
-        spend(BOUND, BOUND_TABLE + len(sources) * len(targets) * len(moves.ranks))
-    found = move_bounds([moves.asked(*own) for moves, *own in wanted], ports(first.pool, first.ranks))
+    asked = [moves.asked(sources, targets) for moves, sources, targets in wanted]
+    for (moves, _, _), own in zip(wanted, asked, strict=True):
+        spend(BOUND, BOUND_TABLE + own.pairs * len(moves.ranks))
+    found = move_bounds(asked, ports(first.pool, first.ranks))
     return [moves.with_exact(own, *of) for own, (moves, *of) in zip(found, wanted, strict=True)]
-
-
-@lru_cache(maxsize=4096)
-def _mirrors(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Orders of the axes, besides the one that they have, in which a tensor has the same shape."""
-    alike: dict[int, list[int]] = {}
-    for axis, size in enumerate(shape):
-        alike.setdefault(size, []).append(axis)
-    groups = [axes for size, axes in alike.items() if size > 1 and len(axes) <= _MOST_ALIKE]
-    found = []
-    for exchanged in product(*(permutations(axes) for axes in groups)):
-        order = list(range(len(shape)))
-        for axes, places in zip(groups, exchanged, strict=True):
-            for axis, place in zip(axes, places, strict=True):
-                order[axis] = place
-        found.append(tuple(order))
-    # The first one changes nothing.
-    return tuple(found[1:])
 
 
 def _inside(needed: IntArray, held: IntArray) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mars_onnx.rules.axes import IntArray
 
@@ -19,16 +21,24 @@ class Products:
 
     def __init__(self, rows: Sequence[int] | IntArray, columns: Sequence[int] | IntArray) -> None:
         """Of tables with so many rows and so many columns, which are numbered through all tables."""
-        height, self._width = np.asarray(rows, np.int64), np.asarray(columns, np.int64)
-        ends = np.cumsum(height * self._width)
-        self.starts: IntArray = ends - height * self._width
+        self._height, self._width = np.asarray(rows, np.int64), np.asarray(columns, np.int64)
+        ends = np.cumsum(self._height * self._width)
+        self.starts: IntArray = ends - self._height * self._width
         self.total = int(ends[-1])
-        self._row, self._column = np.cumsum(height) - height, np.cumsum(self._width) - self._width
+        self._row, self._column = np.cumsum(self._height) - self._height, np.cumsum(self._width) - self._width
+
+    def of(self, places: IntArray) -> tuple[IntArray, IntArray]:
+        """The row and the column of some pairs."""
+        table = np.searchsorted(self.starts, places, side="right") - 1
+        row, column = np.divmod(places - self.starts[table], self._width[table])
+        return self._row[table] + row, self._column[table] + column
 
     def parts(self, several: int) -> Iterator[tuple[IntArray, IntArray]]:
         """Rows and columns of all pairs, so many at a time."""
         for start in range(0, self.total, several):
-            place = np.arange(start, min(start + several, self.total))
-            table = np.searchsorted(self.starts, place, side="right") - 1
-            row, column = np.divmod(place - self.starts[table], self._width[table])
-            yield self._row[table] + row, self._column[table] + column
+            yield self.of(np.arange(start, min(start + several, self.total)))
+
+    def tables(self, every: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """What there is for all pairs, table by table; these are views."""
+        sizes = zip(self._height.tolist(), self._width.tolist(), strict=True)
+        return [own.reshape(size) for own, size in zip(np.split(every, self.starts[1:]), sizes, strict=True)]

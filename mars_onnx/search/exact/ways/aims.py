@@ -90,17 +90,28 @@ class LeastLatency:
     def unknown(self) -> list[tuple[State, int]]:
         """Sets and segments at which nobody has looked, on what looks like the best way; none if that is hopeless.
 
-        Of these, as many as will probably do to make it hopeless: those first that other sets say take long. Of a long
-        chain of few kinds of segments, of all kinds: to look at them takes less than to find a way.
+        And on every way with one set that is not hopeless: all of these have to be looked at, sooner or later.
         """
         if self.least_s >= self.limit:
             return []
+        wanted = dict.fromkeys(self._wanted(self.least_s, self._rest.best()))
+        every = range(len(self._sets.chain.alike))
+        for state, seconds in self._rest.single():
+            if seconds < self.limit:
+                wanted |= dict.fromkeys(self._wanted(seconds, [(state, every)]))
+        return list(wanted)
+
+    def _wanted(self, least: float, way: Sequence[tuple[State, range]]) -> list[tuple[State, int]]:
+        """Of a way, as many as will probably do to make it hopeless: those first that other sets say take long.
+
+        Of a long chain of few kinds of segments, of all kinds: to look at them takes less than to find a way.
+        """
         found: dict[tuple[int, int], tuple[State, int]] = {}
         gains: dict[tuple[int, int], float] = {}
         alike = self._sets.chain.alike
         kinds = dict.fromkeys(alike)
         long = len(alike) > _LONG * len(kinds)
-        for state, segments in self._rest.best():
+        for state, segments in way:
             surplus = self._sets.surplus(state)
             for index in kinds if long else segments:
                 if self._sets.known(state, index) is None:
@@ -112,7 +123,6 @@ class LeastLatency:
                 if key in found:
                     gains[key] += float(surplus[index])
         wanted: list[tuple[State, int]] = []
-        least = self.least_s
         for key in sorted(found, key=lambda key: -gains[key]):
             if least >= self.limit:
                 break

@@ -144,6 +144,12 @@ class Rest:
         found: FloatArray = self.after[0 if self._order.loose else self._order.place[used], index]
         return found
 
+    def single(self) -> list[tuple[State, float]]:
+        """One set of each kind that can be the first, and what it takes at least without handing over."""
+        first = dict.fromkeys(int(number) for number in self._order.first[0] if number < len(self._order.states))
+        kinds = {int(self._order.kind[number]): number for number in first}
+        return [(self._order.states[number], float(self._end[number, 0])) for number in kinds.values()]
+
     def best(self) -> list[tuple[State, range]]:
         """The way that looks best from here, as states and their segments; layouts at hand-overs are left out."""
         order, count = self._order, self._least.shape[1]

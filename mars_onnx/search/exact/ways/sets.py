@@ -132,8 +132,11 @@ class Sets:
 
     def look_at(self, unknown: Sequence[tuple[State, int]]) -> None:
         """Look at segments of sets."""
-        for state in dict.fromkeys(state for state, _ in unknown):
-            self.look(state, [index for own, index in unknown if own is state])
+        # What all of them are made of first, as much of it is bounded together.
+        for state, index in unknown:
+            self.tables(state).build([index])
+        for state, index in unknown:
+            self.tables(state).solve(index)
 
     def tables(self, state: State) -> SegmentTables:
         """The tables of a set, which look at a segment when they are asked for it."""
