@@ -13,7 +13,7 @@ from tests.search.networks import RESIDUAL, adaptive_pool, problem
 
 @pytest.mark.parametrize("quick", [1, 3, 5])
 def test_sets_that_could_do_everything_in_time_are_looked_at_together(quick: int) -> None:
-    """So many kinds of sets, and none of those that take longer: these may be on the best way only."""
+    """If one of them does so on what looks best. Those that take longer can only be of use together with others."""
     pool = adaptive_pool(2, 2)
     sets = Sets(Chain.of(problem(RESIDUAL, pool)), pool, Shapes(pool))
     least = {sets.key(state): float(sets.runs(state).end[0]) for state in sets.start()}

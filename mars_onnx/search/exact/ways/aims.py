@@ -90,15 +90,15 @@ class LeastLatency:
     def unknown(self) -> list[tuple[State, int]]:
         """Sets and segments at which nobody has looked, on what looks like the best way; none if that is hopeless.
 
-        And on every way with one set that is not hopeless: all of these have to be looked at, sooner or later.
+        If one set does all of it, also those of all others that could do everything in time: theirs are the next ways.
         """
         if self.least_s >= self.limit:
             return []
-        wanted = dict.fromkeys(self._wanted(self.least_s, self._rest.best()))
-        every = range(len(self._sets.chain.alike))
-        for state, seconds in self._rest.single():
+        way = self._rest.best()
+        wanted = dict.fromkeys(self._wanted(self.least_s, way))
+        for state, seconds in self._rest.single() if len(way) == 1 else ():
             if seconds < self.limit:
-                wanted |= dict.fromkeys(self._wanted(seconds, [(state, every)]))
+                wanted |= dict.fromkeys(self._wanted(seconds, [(state, range(len(self._sets.chain.alike)))]))
         return list(wanted)
 
     def _wanted(self, least: float, way: Sequence[tuple[State, range]]) -> list[tuple[State, int]]:
