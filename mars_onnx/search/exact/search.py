@@ -287,7 +287,9 @@ class _Run:
             aim = LeastLatency(forward.sets, [state], self.limit())
             if aim.least_s >= aim.limit:
                 return
-            if self.looked(forward, aim):
+            # Until it promises less than another one does.
+            others = [float(forward.sets.runs_before(other).end[0]) for other in left if other is not state]
+            if self.looked(forward, aim, min(others, default=float("inf"))):
                 continue
             way = forward.way(aim, [state])
             if way is None:
@@ -327,9 +329,15 @@ class _Run:
                 step = min(2 * step, _LONGEST_STEP) if self.limits.meter.units - started < _QUICK else _STEP
                 self.tick(wrong=False)
 
-    def looked(self, forward: Forward, aim: LeastLatency) -> bool:
-        """Look at sets on what looks like the best way; says whether there was something that nobody knew."""
-        unknown = aim.unknown()
+    def looked(self, forward: Forward, aim: LeastLatency, enough: float = float("inf")) -> bool:
+        """Look at sets on what looks like the best way; says whether there was something that nobody knew.
+
+        Args:
+            forward: Where ways are looked for.
+            aim: What is to be small.
+            enough: What the best way has to take longer than for the next look to be at something else.
+        """
+        unknown = aim.unknown(enough)
         forward.sets.look_at(unknown)
         if unknown:
             self.tick(wrong=False)

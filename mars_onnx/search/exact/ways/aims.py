@@ -87,22 +87,26 @@ class LeastLatency:
         """What every way takes at least."""
         return float(self._rest.after[0, 0])
 
-    def unknown(self) -> list[tuple[State, int]]:
+    def unknown(self, enough: float = float("inf")) -> list[tuple[State, int]]:
         """Sets and segments at which nobody has looked, on what looks like the best way; none if that is hopeless.
 
         If one set does all of it, also those of all others that could do everything in time: theirs are the next ways.
+
+        Args:
+            enough: Seconds that the best way has to take at least for others to look better, if that is known.
         """
         if self.least_s >= self.limit:
             return []
         way = self._rest.best()
-        wanted = dict.fromkeys(self._wanted(self.least_s, way))
-        for state, seconds in self._rest.single() if len(way) == 1 else ():
+        wanted = dict.fromkeys(self._wanted(self.least_s, min(enough, self.limit), way))
+        every = range(len(self._sets.chain.alike))
+        for state, seconds in self._rest.single() if len(way) == 1 and not self.alone else ():
             if seconds < self.limit:
-                wanted |= dict.fromkeys(self._wanted(seconds, [(state, range(len(self._sets.chain.alike)))]))
+                wanted |= dict.fromkeys(self._wanted(seconds, self.limit, [(state, every)]))
         return list(wanted)
 
-    def _wanted(self, least: float, way: Sequence[tuple[State, range]]) -> list[tuple[State, int]]:
-        """Of a way, as many as will probably do to make it hopeless: those first that other sets say take long.
+    def _wanted(self, least: float, limit: float, way: Sequence[tuple[State, range]]) -> list[tuple[State, int]]:
+        """Of a way, as many as will probably do to bring it to a limit: those first that other sets say take long.
 
         Of a long chain of few kinds of segments, of all kinds: to look at them takes less than to find a way.
         """
@@ -124,7 +128,7 @@ class LeastLatency:
                     gains[key] += float(surplus[index])
         wanted: list[tuple[State, int]] = []
         for key in sorted(found, key=lambda key: -gains[key]):
-            if least >= self.limit:
+            if least >= limit:
                 break
             wanted.append(found[key])
             least += _EXPECTED * gains[key]
