@@ -89,7 +89,7 @@ class Along:
     def __call__(self, ranges: Ranges) -> AxisRange:
         low, high = ranges[self.axis]
         if self.size is None:
-            return low + self.offset, high + self.offset
+            return (low + self.offset, high + self.offset) if self.offset else (low, high)
         return clipped(low + self.offset, self.size), clipped(high + self.offset, self.size)
 
 
