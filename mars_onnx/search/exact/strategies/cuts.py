@@ -130,8 +130,9 @@ class Cuts:
     def kept(self) -> RangeArrays:
         """Per axis what every member keeps of it after that, two arrays ``[strategies that scatter, members]``."""
         pattern, along = self.pattern[self.scattering], self.scatter[self.scattering]
-        kept = {name: (low[pattern], high[pattern]) for name, (low, high) in self.ranges.items()}
-        parts, part = (of_patterns[pattern] for of_patterns in self._partial)
+        ranges = self.ranges.items()
+        kept = {name: (low.take(pattern, axis=0), high.take(pattern, axis=0)) for name, (low, high) in ranges}
+        parts, part = (of_patterns.take(pattern, axis=0) for of_patterns in self._partial)
         for number, axis in enumerate(self.axes):
             rows = np.flatnonzero((along == number) & (parts > 1))
             if len(rows):

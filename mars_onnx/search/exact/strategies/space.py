@@ -185,13 +185,14 @@ def _unopposed(signature: Signature, ways: tuple[int, ...]) -> bool:
 
 
 def _boxes(dims: Dims, ranges: RangeArrays, idle: BoolArray) -> IntArray:
-    boxes = np.zeros((*idle.shape, max(1, len(dims)), 2), np.int64)
+    boxes = np.empty((*idle.shape, max(1, len(dims)), 2), np.int64)
     if not dims:  # a scalar is the one element of a vector
-        boxes[..., 0, 1] = 1
+        boxes[:] = (0, 1)
     empty = idle.copy()
     for place, dim in enumerate(dims):
         low, high = dim(ranges)
         boxes[..., place, 0], boxes[..., place, 1] = low, high
-        empty |= boxes[..., place, 0] >= boxes[..., place, 1]
-    boxes[empty] = 0
+        empty |= low >= high
+    if empty.any():
+        boxes[empty] = 0
     return boxes
