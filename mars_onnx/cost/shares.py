@@ -19,6 +19,8 @@ from mars_onnx.sharding.strategy import Strategy
 Designs = tuple[str, ...]
 #: Per member of a set and phase the seconds of compute.
 PhaseSeconds = tuple[tuple[float, ...], ...]
+#: An accelerator among those that are like it, and its design.
+_Kind = tuple[int, str]
 
 
 @lru_cache(maxsize=65536)
@@ -63,37 +65,38 @@ def phases_seconds(pool: Pool, nodes: Sequence[tuple[Signature, Sharding, Design
 
 def _seconds(pool: Pool, nodes: Sequence[tuple[Signature, Sequence[Sharding], Designs]]) -> list[list[PhaseSeconds]]:
     """Per node and sharding, for every member and phase the seconds of compute; shardings of a node are on one set."""
-    asked: dict[tuple[int, str], list[tuple[Workload, list[Share]]]] = {}
-    kinds: list[list[tuple[int, str]]] = []
+    asked: dict[_Kind, list[tuple[Workload, list[Share]]]] = {}
     for signature, shardings, designs in nodes:
         # Members share few different shares; each is priced once per performance model.
         phases = [own for sharding in shardings for own in sharding.phases]
         shares = list({id(share): share for own in phases for share in own if share is not None}.values())
-        kinds.append([(twin(pool, rank), design) for rank, design in zip(shardings[0].members, designs, strict=True)])
         if shares:
             work = _work(signature, shares)
-            for kind in dict.fromkeys(kinds[-1]):
+            for kind in dict.fromkeys(_kinds(pool, shardings[0], designs)):
                 asked.setdefault(kind, []).append((work, shares))
     priced = {kind: _priced(pool, *kind, own) for kind, own in asked.items()}
     return [
         [
             tuple(
                 tuple(0.0 if share is None else priced[kind][id(share)] for share in own)
-                for kind, own in zip(each, sharding.phases, strict=True)
+                for kind, own in zip(_kinds(pool, sharding, designs), sharding.phases, strict=True)
             )
             for sharding in shardings
         ]
-        for each, (_, shardings, _) in zip(kinds, nodes, strict=True)
+        for _, shardings, designs in nodes
     ]
+
+
+def _kinds(pool: Pool, sharding: Sharding, designs: Designs) -> list[_Kind]:
+    return [(twin(pool, rank), design) for rank, design in zip(sharding.members, designs, strict=True)]
 
 
 def _work(signature: Signature, shares: Sequence[Share]) -> Workload:
     rule = rule_for(signature)
     bounds = np.asarray([[share.ranges[axis.name] for axis in rule.axes] for share in shares], np.int64)
     bounds = bounds.reshape(len(shares), len(rule.axes), 2)
-    return workload(
-        rule, {axis.name: (bounds[:, place, 0], bounds[:, place, 1]) for place, axis in enumerate(rule.axes)}
-    )
+    ranges = {axis.name: (bounds[:, place, 0], bounds[:, place, 1]) for place, axis in enumerate(rule.axes)}
+    return workload(rule, ranges)
 
 
 @lru_cache(maxsize=65536)
@@ -117,10 +120,9 @@ def _priced(pool: Pool, rank: int, design: str, asked: Sequence[tuple[Workload, 
         raise ValueError(f"{accelerator.id} cannot take the design {design!r}")
     work = Workload.joined([own for own, _ in asked])
     total = np.broadcast_to(performance_model(found, accelerator).estimate(work).total_s, work.shape)
+    ends = np.cumsum([own.elements.size for own, _ in asked])
     seconds: dict[int, float] = {}
-    for own, (_, shares) in zip(
-        np.split(total, np.cumsum([own.elements.size for own, _ in asked])), asked, strict=False
-    ):
+    for own, (_, shares) in zip(np.split(total, ends[:-1]), asked, strict=True):
         # All shares of a node without axes are one.
         seconds |= zip(map(id, shares), np.broadcast_to(own, len(shares)).tolist(), strict=True)
     return seconds

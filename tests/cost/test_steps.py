@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from mars_onnx.cost.performance import Estimate, OpClass, Workload
+from mars_onnx.cost.shares import strategy_seconds
 from mars_onnx.cost.steps import PlacedLayer, layer_parts, layers_seconds
 from mars_onnx.cost.timeline import seconds_of
 from mars_onnx.errors import InputError
@@ -34,6 +35,12 @@ def test_layers_take_together_what_each_takes_alone(seed: int) -> None:
         for signature, strategy, members, designs in layers
     ]
     assert layers_seconds(pool, [*layers, *layers[:3]]) == [*alone, *alone[:3]]
+
+
+def test_no_strategies_take_no_seconds() -> None:
+    pool = random_pool(0, 2)
+    designs = tuple(own.designs[0].name for own in pool.accelerators[:2])
+    assert strategy_seconds(pool, random_signature(random.Random(0)), (), (0, 1), designs) == ()
 
 
 class _NoSoftmax:
