@@ -139,8 +139,11 @@ class Workload:
         for name in Workload.__slots__:
             value = np.asarray(extents.pop(name, defaults.get(name, 1)), np.int64)
             full = (*shape, SPATIAL_DIMENSIONS) if name in _SPATIAL else shape
-            # To broadcast takes as long as all else here, and is not always called for.
-            arrays[name] = value if value.shape == full else np.broadcast_to(value, full)
+            if value.shape != full:
+                # Quicker than a view by np.broadcast_to, which took as long as all else here.
+                given, value = value, np.empty(full, np.int64)
+                value[...] = given
+            arrays[name] = value
         if extents:
             raise TypeError(f"a workload has no {', '.join(sorted(extents))}")
         return Workload(**arrays)

@@ -15,6 +15,13 @@ from mars_onnx.rules.registry import rule_for
 from mars_onnx.sharding.lowering import Sharding, lower
 from mars_onnx.sharding.strategy import Strategy
 
+#: Per member of a set what it is configured as.
+Designs = tuple[str, ...]
+#: Per member of a set and phase the seconds of compute.
+PhaseSeconds = tuple[tuple[float, ...], ...]
+#: An accelerator among those that are like it, and its design.
+_Kind = tuple[int, str]
+
 
 @lru_cache(maxsize=65536)
 def share_seconds(
@@ -34,12 +41,11 @@ def strategy_seconds(
 ) -> tuple[tuple[float, ...], ...]:
     """Per strategy and member of a set the seconds of its share, all strategies priced at once."""
     shardings = [lower(signature, strategy, members) for strategy in strategies]
-    return tuple(tuple(map(sum, own)) for own in _seconds(pool, signature, shardings, designs))
+    (found,) = _seconds(pool, [(signature, shardings, designs)])
+    return tuple(tuple(map(sum, own)) for own in found)
 
 
-def phase_seconds(
-    pool: Pool, signature: Signature, sharding: Sharding, designs: tuple[str, ...]
-) -> tuple[tuple[float, ...], ...]:
+def phase_seconds(pool: Pool, signature: Signature, sharding: Sharding, designs: Designs) -> PhaseSeconds:
     """Per member of the set and phase the seconds of compute; 0 where it is idle.
 
     Args:
@@ -48,34 +54,49 @@ def phase_seconds(
         sharding: Its shares.
         designs: Per member what it is configured as.
     """
-    return _seconds(pool, signature, [sharding], designs)[0]
+    return phases_seconds(pool, [(signature, sharding, designs)])[0]
 
 
-def _seconds(
-    pool: Pool, signature: Signature, shardings: Sequence[Sharding], designs: tuple[str, ...]
-) -> list[tuple[tuple[float, ...], ...]]:
-    """Per sharding, member and phase the seconds of compute."""
-    rule = rule_for(signature)
-    # Members share few different shares; each is priced once per performance model, all together.
-    phases = [own for sharding in shardings for own in sharding.phases]
-    shares = list({id(share): share for own in phases for share in own if share is not None}.values())
-    priced: dict[tuple[int, str], dict[int, float]] = {}
-    if shares:
-        bounds = np.asarray([[share.ranges[axis.name] for axis in rule.axes] for share in shares], np.int64)
-        bounds = bounds.reshape(len(shares), len(rule.axes), 2)
-        ranges = {axis.name: (bounds[:, place, 0], bounds[:, place, 1]) for place, axis in enumerate(rule.axes)}
-        work = workload(rule, ranges)
-        for kind in dict.fromkeys(
-            (twin(pool, rank), design) for rank, design in zip(shardings[0].members, designs, strict=True)
-        ):
-            priced[kind] = _priced(pool, *kind, work, shares)
+def phases_seconds(pool: Pool, nodes: Sequence[tuple[Signature, Sharding, Designs]]) -> list[PhaseSeconds]:
+    """The same of several nodes, priced together."""
+    every = _seconds(pool, [(signature, [sharding], designs) for signature, sharding, designs in nodes])
+    return [own for (own,) in every]
+
+
+def _seconds(pool: Pool, nodes: Sequence[tuple[Signature, Sequence[Sharding], Designs]]) -> list[list[PhaseSeconds]]:
+    """Per node and sharding, for every member and phase the seconds of compute; shardings of a node are on one set."""
+    asked: dict[_Kind, list[tuple[Workload, list[Share]]]] = {}
+    for signature, shardings, designs in nodes:
+        # Members share few different shares; each is priced once per performance model.
+        phases = [own for sharding in shardings for own in sharding.phases]
+        shares = list({id(share): share for own in phases for share in own if share is not None}.values())
+        if shares:
+            work = _work(signature, shares)
+            for kind in dict.fromkeys(_kinds(pool, shardings[0], designs)):
+                asked.setdefault(kind, []).append((work, shares))
+    priced = {kind: _priced(pool, *kind, own) for kind, own in asked.items()}
     return [
-        tuple(
-            tuple(0.0 if share is None else priced[twin(pool, rank), design][id(share)] for share in own)
-            for rank, design, own in zip(sharding.members, designs, sharding.phases, strict=True)
-        )
-        for sharding in shardings
+        [
+            tuple(
+                tuple(0.0 if share is None else priced[kind][id(share)] for share in own)
+                for kind, own in zip(_kinds(pool, sharding, designs), sharding.phases, strict=True)
+            )
+            for sharding in shardings
+        ]
+        for _, shardings, designs in nodes
     ]
+
+
+def _kinds(pool: Pool, sharding: Sharding, designs: Designs) -> list[_Kind]:
+    return [(twin(pool, rank), design) for rank, design in zip(sharding.members, designs, strict=True)]
+
+
+def _work(signature: Signature, shares: Sequence[Share]) -> Workload:
+    rule = rule_for(signature)
+    bounds = np.asarray([[share.ranges[axis.name] for axis in rule.axes] for share in shares], np.int64)
+    bounds = bounds.reshape(len(shares), len(rule.axes), 2)
+    ranges = {axis.name: (bounds[:, place, 0], bounds[:, place, 1]) for place, axis in enumerate(rule.axes)}
+    return workload(rule, ranges)
 
 
 @lru_cache(maxsize=65536)
@@ -91,10 +112,17 @@ def twin(pool: Pool, rank: int) -> int:
     )
 
 
-def _priced(pool: Pool, rank: int, design: str, work: Workload, shares: Sequence[Share]) -> dict[int, float]:
+def _priced(pool: Pool, rank: int, design: str, asked: Sequence[tuple[Workload, list[Share]]]) -> dict[int, float]:
+    """Per share, by its identity, its seconds."""
     accelerator = pool.accelerators[rank]
     found = accelerator.design(design)
     if found is None:
         raise ValueError(f"{accelerator.id} cannot take the design {design!r}")
-    total = np.broadcast_to(performance_model(found, accelerator).estimate(work).total_s, len(shares)).tolist()
-    return {id(share): seconds for share, seconds in zip(shares, total, strict=True)}
+    work = Workload.joined([own for own, _ in asked])
+    total = np.broadcast_to(performance_model(found, accelerator).estimate(work).total_s, work.shape)
+    ends = np.cumsum([own.elements.size for own, _ in asked])
+    seconds: dict[int, float] = {}
+    for own, (_, shares) in zip(np.split(total, ends[:-1]), asked, strict=True):
+        # All shares of a node without axes are one.
+        seconds |= zip(map(id, shares), np.broadcast_to(own, len(shares)).tolist(), strict=True)
+    return seconds

@@ -6,15 +6,16 @@ without overlap. So the cost of a step depends on nothing but its own arguments,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from mars_onnx.cost.interconnect import Interconnect
-from mars_onnx.cost.shares import phase_seconds
+from mars_onnx.cost.shares import Designs, PhaseSeconds, phase_seconds, phases_seconds
 from mars_onnx.cost.timeline import Event, seconds_of
+from mars_onnx.errors import InputError
 from mars_onnx.geometry import Box, Layout, volume
 from mars_onnx.pool.topology import Pool
 from mars_onnx.redistribution.plan import Collective
@@ -38,9 +39,16 @@ class Part:
     collective: Collective | None = None
 
 
-@lru_cache(maxsize=1 << 17)
+#: A layer, its strategy, the members of its set, and per member what it is configured as.
+PlacedLayer = tuple[Signature, Strategy, tuple[int, ...], Designs]
+
+#: Seconds of all layers priced so far: the same few come up again and again.
+_LAYERS: dict[tuple[Pool, PlacedLayer], float] = {}
+_MOST_LAYERS = 1 << 17
+
+
 def layer_seconds(
-    pool: Pool, signature: Signature, strategy: Strategy, members: tuple[int, ...], designs: tuple[str, ...]
+    pool: Pool, signature: Signature, strategy: Strategy, members: tuple[int, ...], designs: Designs
 ) -> float:
     """Seconds of a layer: the longest share, or the phases of a ring and the shifts between them.
 
@@ -54,9 +62,29 @@ def layer_seconds(
     Raises:
         InputError: The strategy cannot be applied.
     """
-    return seconds_of(
-        [part.event for part in layer_parts(pool, signature, lower(signature, strategy, members), designs)]
-    )
+    return layers_seconds(pool, [(signature, strategy, members, designs)])[0]
+
+
+def layers_seconds(pool: Pool, layers: Sequence[PlacedLayer]) -> list[float]:
+    """The same of several layers; those that nobody has asked for yet are priced together."""
+    missing = [own for own in dict.fromkeys(layers) if (pool, own) not in _LAYERS]
+    if len(_LAYERS) + len(missing) > _MOST_LAYERS:
+        _LAYERS.clear()
+        missing = list(dict.fromkeys(layers))
+    try:
+        _price(pool, missing)
+    except InputError:
+        # Which layer a design refuses is to be said of the first one alone.
+        for own in missing:
+            _price(pool, [own])
+    return [_LAYERS[pool, own] for own in layers]
+
+
+def _price(pool: Pool, layers: Sequence[PlacedLayer]) -> None:
+    shardings = [lower(signature, strategy, members) for signature, strategy, members, _ in layers]
+    nodes = [(own[0], sharding, own[3]) for own, sharding in zip(layers, shardings, strict=True)]
+    for own, sharding, phases in zip(layers, shardings, phases_seconds(pool, nodes), strict=True):
+        _LAYERS[pool, own] = seconds_of([part.event for part in _layer_parts(pool, own[0], sharding, phases)])
 
 
 def layer_parts(
@@ -72,7 +100,12 @@ def layer_parts(
         label: Of what is computed.
         moved: Of what a ring moves.
     """
-    phases = phase_seconds(pool, signature, sharding, designs)
+    return _layer_parts(pool, signature, sharding, phase_seconds(pool, signature, sharding, designs), label, moved)
+
+
+def _layer_parts(
+    pool: Pool, signature: Signature, sharding: Sharding, phases: PhaseSeconds, label: str = "", moved: str = ""
+) -> Iterator[Part]:
     places = {rank: place for place, rank in enumerate(sharding.members)}
     ring = sharding.ring
     rotating = None if ring is None else signature.inputs[ring.operand]

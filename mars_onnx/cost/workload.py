@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from math import prod
 
 import numpy as np
@@ -67,15 +67,17 @@ def workload(rule: OpRule, ranges: Ranges, weights: Collection[int] | None = Non
     if weights is None:
         named = [index for index, name in rule.operands.items() if name == "weight"]
         weights = range(min(named), len(rule.inputs)) if named else ()
+    read = [_box_extents(dims, ranges) for dims in rule.inputs]
+    written = [_box_extents(dims, ranges) for dims in rule.outputs]
     input_bytes, weight_bytes, output_bytes, elements = (np.zeros(shape, np.int64) for _ in range(4))
-    for index, (dims, operand) in enumerate(zip(rule.inputs, signature.inputs, strict=False)):
-        size = _bytes(_volume(dims, ranges), operand)
+    for index, (box, operand) in enumerate(zip(read, signature.inputs, strict=False)):
+        size = _bytes(_volume(box), operand)
         if index in weights:
             weight_bytes = weight_bytes + size
         else:
             input_bytes = input_bytes + size
-    for dims, operand in zip(rule.outputs, signature.outputs, strict=False):
-        volume = _volume(dims, ranges)
+    for box, operand in zip(written, signature.outputs, strict=False):
+        volume = _volume(box)
         elements = elements + volume
         output_bytes = output_bytes + _bytes(volume, operand)
     first = next((operand for operand in signature.outputs if operand), None)
@@ -92,7 +94,7 @@ def workload(rule: OpRule, ranges: Ranges, weights: Collection[int] | None = Non
         dtype_bits=_bits(first.dtype) if first else 32,
         fused=int(is_fused(signature)),
         effort=2 if joins_sum(signature) else _EFFORT_OF.get(signature.op_type, 0),
-        **_extents(rule, ranges, kind),
+        **_extents(rule, ranges, kind, read, written),
     )
 
 
@@ -109,12 +111,21 @@ def _bytes(volume: IntArray, operand: TensorType | None) -> IntArray:
     return size
 
 
-def _volume(dims: Dims | None, ranges: Ranges) -> IntArray:
-    volume = np.asarray(0 if dims is None else 1, np.int64)
-    for dim in dims or ():
-        low, high = dim(ranges)
-        volume = volume * np.maximum(high - low, 0)
-    return volume
+#: Of the box of an operand its extent in every dimension; ``None`` if there is no such operand.
+_BoxExtents = list[IntArray] | None
+
+
+def _box_extents(dims: Dims | None, ranges: Ranges) -> _BoxExtents:
+    return None if dims is None else [_extent(*dim(ranges)) for dim in dims]
+
+
+def _extent(low: IntArray, high: IntArray) -> IntArray:
+    size: IntArray = np.maximum(high - low, 0)
+    return size
+
+
+def _volume(box: _BoxExtents) -> IntArray:
+    return _product([] if box is None else box, np.asarray(0 if box is None else 1, np.int64))
 
 
 def _macs(rule: OpRule, ranges: Ranges, kind: OpClass) -> IntArray:
@@ -130,20 +141,18 @@ def _macs(rule: OpRule, ranges: Ranges, kind: OpClass) -> IntArray:
     return np.maximum(counted, sum(map(prod, shapes)))
 
 
-def _extents(rule: OpRule, ranges: Ranges, kind: OpClass) -> dict[str, IntArray | int]:
+def _extents(
+    rule: OpRule, ranges: Ranges, kind: OpClass, read: Sequence[_BoxExtents], written: Sequence[_BoxExtents]
+) -> dict[str, IntArray | int]:
     """Loop extents, from the axes by name; what a rule has no axis for is in the signature, or 1."""
 
     def extent(name: str) -> IntArray:
-        if name not in ranges:
-            return np.asarray(1, np.int64)
-        low, high = ranges[name]
-        size: IntArray = np.maximum(high - low, 0)
-        return size
+        return _extent(*ranges[name]) if name in ranges else np.asarray(1, np.int64)
 
     match kind:
         case OpClass.CONV | OpClass.CONV_TRANSPOSE | OpClass.POOL:
-            data, result = _box_extents(rule.inputs, 0, ranges), _box_extents(rule.outputs, 0, ranges)
-            weight = [] if kind == OpClass.POOL else _box_extents(rule.inputs, 1, ranges)
+            data, result = _operand(read, 0), _operand(written, 0)
+            weight = [] if kind == OpClass.POOL else _operand(read, 1)
             groups = rule.signature.integer("group", 1)
             # A share within one group is a plain convolution.
             local_groups = np.maximum(1, result[1] * groups // max(1, rule.signature.output().shape[1]))
@@ -185,13 +194,9 @@ def _product(extents: list[IntArray], start: IntArray) -> IntArray:
     return start
 
 
-def _box_extents(operands: tuple[Dims | None, ...], index: int, ranges: Ranges) -> list[IntArray]:
+def _operand(boxes: Sequence[_BoxExtents], index: int) -> list[IntArray]:
     """Extents of the box of an operand, per dimension; all 1 if there is no such operand."""
-    dims = operands[index] if index < len(operands) else None
-    if not dims:
-        return [np.asarray(1, np.int64)] * (2 + SPATIAL_DIMENSIONS)
-    bounds = [dim(ranges) for dim in dims]
-    return [np.asarray(np.maximum(high - low, 0), np.int64) for low, high in bounds]
+    return (boxes[index] if index < len(boxes) else None) or [np.asarray(1, np.int64)] * (2 + SPATIAL_DIMENSIONS)
 
 
 def _spatial(extents: list[IntArray]) -> IntArray:

@@ -7,7 +7,7 @@ members, and later of all strategies. An empty range is any with ``low >= high``
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.int64]
 AxisRange = tuple[IntArray, IntArray]
 Ranges = Mapping[str, AxisRange]
+
+#: An end of a range, or those of many.
+_Bound = TypeVar("_Bound", int, IntArray)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ class Along:
     def __call__(self, ranges: Ranges) -> AxisRange:
         low, high = ranges[self.axis]
         if self.size is None:
-            return low + self.offset, high + self.offset
+            return (low + self.offset, high + self.offset) if self.offset else (low, high)
         return clipped(low + self.offset, self.size), clipped(high + self.offset, self.size)
 
 
@@ -120,6 +123,10 @@ class Window:
         """The touched rows in input coordinates, padding included: below 0 and from ``size`` on lies padding."""
         low, high = ranges[self.axis]
         first, last = (constant(0), constant(self.kernel)) if self.kernel_axis is None else ranges[self.kernel_axis]
+        return self._touched(low, high, first, last)
+
+    def _touched(self, low: _Bound, high: _Bound, first: _Bound, last: _Bound) -> tuple[_Bound, _Bound]:
+        """The same of output rows ``low:high`` and kernel rows ``first:last``."""
         start = low * self.stride - self.pad + first * self.dilation
         stop = (high - 1) * self.stride - self.pad + (last - 1) * self.dilation + 1
         return start, stop
@@ -130,11 +137,8 @@ class Window:
 
     def pads(self, low: int, high: int, first: int, last: int) -> tuple[int, int]:
         """Padding before and after that a local window over output ``low:high``, kernel ``first:last`` needs."""
-        ranges = {self.axis: (constant(low), constant(high))}
-        if self.kernel_axis is not None:
-            ranges[self.kernel_axis] = (constant(first), constant(last))
-        start, stop = self.unclipped(ranges)
-        return max(0, -int(start)), max(0, int(stop) - self.size)
+        start, stop = self._touched(low, high, first, last)
+        return max(0, -start), max(0, stop - self.size)
 
 
 def clipped(bound: IntArray, size: int) -> IntArray:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from mars_onnx.geometry import Box, Range
 from mars_onnx.rules.axes import Axis, IntArray, Ranges
@@ -92,25 +93,29 @@ def boxes(dims: Dims, ranges: Ranges, shape: tuple[int, ...] = ()) -> list[Box |
     Returns:
         Per member its box; ``None`` where a member has no iterations at all (any axis empty) or touches nothing.
     """
+    return _boxes(dims, ranges, _nothing(ranges, shape))
+
+
+def _nothing(ranges: Ranges, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Who has no iterations at all."""
     nothing = np.zeros(shape, dtype=np.bool_)
     for low, high in ranges.values():
-        nothing = nothing | (low >= high)
-    edges: list[IntArray] = []
-    for dim in dims:
-        low, high = dim(ranges)
-        nothing = nothing | (low >= high)
-        edges += [_spread(low, shape), _spread(high, shape)]
-    empty = nothing.reshape(-1).tolist()
+        nothing |= low >= high
+    return nothing
+
+
+def _boxes(dims: Dims, ranges: Ranges, nothing: npt.NDArray[np.bool_]) -> list[Box | None]:
     if not dims:
-        return [None if flag else () for flag in empty]
-    rows = np.stack(edges, axis=1).tolist()
+        return [None if flag else () for flag in nothing.reshape(-1).tolist()]
+    edges = np.empty((*nothing.shape, len(dims), 2), np.int64)
+    for place, dim in enumerate(dims):
+        edges[..., place, 0], edges[..., place, 1] = dim(ranges)
+    empty = nothing | (edges[..., 0] >= edges[..., 1]).any(axis=-1)
+    rows = edges.reshape(-1, len(dims), 2).tolist()
     return [
-        None if flag else tuple(zip(row[0::2], row[1::2], strict=True)) for flag, row in zip(empty, rows, strict=True)
+        None if flag else tuple([(low, high) for low, high in row])
+        for flag, row in zip(empty.reshape(-1).tolist(), rows, strict=True)
     ]
-
-
-def _spread(bound: IntArray, shape: tuple[int, ...]) -> IntArray:
-    return bound.reshape(-1) if bound.shape == shape else np.broadcast_to(bound, shape).reshape(-1)
 
 
 def shares_of(rule: OpRule, ranges: Sequence[Mapping[str, Range]]) -> list[Share]:
@@ -128,10 +133,14 @@ def shares_of(rule: OpRule, ranges: Sequence[Mapping[str, Range]]) -> list[Share
     distinct = list(dict.fromkeys(keys))
     bounds = np.asarray(distinct, np.int64).reshape(len(distinct), len(names), 2)
     arrays = {name: (bounds[:, place, 0], bounds[:, place, 1]) for place, name in enumerate(names)}
-    shape = (len(distinct),)
+    nothing = _nothing(arrays, (len(distinct),))
     nowhere: list[Box | None] = [None] * len(distinct)
-    inputs = [nowhere if dims is None else boxes(dims, arrays, shape) for dims in rule.inputs]
-    outputs = [nowhere if dims is None else boxes(dims, arrays, shape) for dims in rule.outputs]
+    # Operands of which a share touches the same, such as those of an Add.
+    touched = {
+        dims: nowhere if dims is None else _boxes(dims, arrays, nothing)
+        for dims in dict.fromkeys((*rule.inputs, *rule.outputs))
+    }
+    inputs, outputs = ([touched[dims] for dims in every] for every in (rule.inputs, rule.outputs))
     shares: dict[tuple[Range, ...], Share] = {}
     for place, key in enumerate(distinct):
         own = dict(zip(names, key, strict=True))

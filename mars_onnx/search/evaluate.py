@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mars_onnx.cost.steps import input_seconds, layer_seconds, move_seconds, output_seconds
+from mars_onnx.cost.steps import input_seconds, layers_seconds, move_seconds, output_seconds
 from mars_onnx.geometry import Box, Layout, hull
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.base import TensorType
@@ -83,15 +83,21 @@ class _Walk:
             lower(layer.signature, choice.strategy, self.mapping.sets[choice.set_index].members)
             for layer, choice in zip(self.problem.layers, self.mapping.layers, strict=True)
         ]
+        sets = self.mapping.sets
+        computed = layers_seconds(
+            self.pool,
+            [
+                (layer.signature, choice.strategy, sets[choice.set_index].members, sets[choice.set_index].designs)
+                for layer, choice in zip(self.problem.layers, self.mapping.layers, strict=True)
+            ],
+        )
         self.inputs(shardings)
         for number, (layer, sharding) in enumerate(zip(self.problem.layers, shardings, strict=True)):
-            choice = self.mapping.layers[number]
-            own = choice.set_index
+            own = self.mapping.layers[number].set_index
             for source, kind, need in needs_of(layer, sharding):
                 if source.layer is not None or self.entry(source, own) is not None:
                     self.provide(source, kind, need, own)
-            members, designs = self.mapping.sets[own].members, self.mapping.sets[own].designs
-            self.step((own,), layer_seconds(self.pool, layer.signature, choice.strategy, members, designs))
+            self.step((own,), computed[number])
             for index, (kind_, produced, resolved) in enumerate(
                 zip(layer.signature.outputs, sharding.produced, sharding.resolved, strict=True)
             ):

@@ -102,38 +102,43 @@ def loops(work: Workload) -> Loops:
     matrix = work.op_class == OpClass.MATMUL
     windowed = conv | transposed
 
-    def pick(convolution: IntArray, product: IntArray | int) -> IntArray:
-        chosen: IntArray = np.maximum(1, np.where(windowed, convolution, np.where(matrix, product, 1)))
+    def pick(convolution: IntArray, product: IntArray | None = None) -> IntArray:
+        others = 1 if product is None else np.where(matrix, product, 1)
+        chosen: IntArray = np.maximum(1, np.where(windowed, convolution, others))
         return chosen
 
     kernel, strides, dilations = work.kernel, work.strides, np.where(work.kernel > 1, work.dilations, 1)
     out, given = work.out_spatial, work.in_spatial
-    phased = transposed[..., None]
-    # A dilation that shares a factor with the stride leaves phases without taps; this counts them as if they had some.
-    taps = np.where(phased, ceil_div(kernel, strides), kernel)
-    extents = np.where(phased, ceil_div(out, strides), out)
-    steps = np.where(phased, 1, strides)
+    taps, extents, steps, phases = kernel, out, strides, np.asarray(1, np.int64)
+    if transposed.any():
+        phased = transposed[..., None]
+        # A dilation that shares a factor with the stride leaves phases without taps; this counts them as if they had
+        # some.
+        taps = np.where(phased, ceil_div(kernel, strides), kernel)
+        extents = np.where(phased, ceil_div(out, strides), out)
+        steps = np.where(phased, 1, strides)
+        phases = np.where(transposed, strides.prod(axis=-1), 1)
     reach = (taps - 1) * dilations + 1
     unpadded = (extents - 1) * steps + reach
     read = np.where(given > 0, given, unpadded)
-    groups = pick(work.groups, 1)
+    groups = pick(work.groups)
 
     def merged(values: IntArray) -> IntArray:
-        return pick(values[..., 0] * values[..., 1], 1)
+        return pick(values[..., 0] * values[..., 1])
 
     return Loops(
-        passes=groups * np.where(transposed, strides.prod(axis=-1), 1),
+        passes=groups * phases,
         batch=pick(work.batch, work.batch),
         out_channels=pick(ceil_div(work.out_channels, np.maximum(1, work.groups)), work.n),
         in_channels=pick(work.in_channels, work.k),
         rows=merged(extents),
         cols=pick(extents[..., 2], work.m),
         kernel_rows=merged(taps),
-        kernel_cols=pick(taps[..., 2], 1),
-        stride_rows=pick(steps[..., 1], 1),
-        stride_cols=pick(steps[..., 2], 1),
+        kernel_cols=pick(taps[..., 2]),
+        stride_rows=pick(steps[..., 1]),
+        stride_cols=pick(steps[..., 2]),
         reach_rows=merged(reach),
-        reach_cols=pick(reach[..., 2], 1),
+        reach_cols=pick(reach[..., 2]),
         in_rows=merged(read),
         in_cols=pick(read[..., 2], work.m),
         matrix=matrix | np.zeros(work.shape, bool),

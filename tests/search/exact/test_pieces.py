@@ -25,8 +25,6 @@ def test_every_piece_is_at_its_place(size: int, granularity: int, divisible: boo
     assert every[WHOLE_PIECE] == (0, size)
     assert len(every) == 1 + most * (most + 1) // 2
     assert pieces.empty.tolist() == [low >= high for low, high in every]
-    assert [every[place] for place in pieces.same] == every
-    assert pieces.same.tolist() == [every.index(own) for own in every]
     for ways in range(1, most + 1):
         places = place_of(np.asarray(ways), np.arange(ways))
         expected = cut(axis, [1] * ways)
@@ -39,5 +37,5 @@ def test_every_piece_is_at_its_place(size: int, granularity: int, divisible: boo
 def test_smaller_tables_are_how_larger_ones_begin() -> None:
     axis = Axis("X", 12, granularity=2)
     small, large = pieces_of(axis, 4), pieces_of(axis, 9)
-    for few, many in ((small.low, large.low), (small.high, large.high), (small.same, large.same)):
+    for few, many in ((small.low, large.low), (small.high, large.high)):
         assert many[: len(few)].tolist() == few.tolist()

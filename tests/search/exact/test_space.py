@@ -88,6 +88,7 @@ def test_shares_take_as_long_as_one_at_a_time(seed: int) -> None:
         for row in rng.sample(range(space.count), min(10, space.count)):
             expected = max(share_seconds(pool, signature, space.strategy(row), members, designs))
             assert seconds[space.cuts.pattern[row]] == pytest.approx(expected, rel=1e-12)
+        assert shares.least_compute(signature, levels, members, designs) == seconds.min()
 
 
 class _NoSoftmax:

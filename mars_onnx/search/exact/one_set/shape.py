@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from mars_onnx.search.exact.chain.segments import inputs_of
 from mars_onnx.search.exact.communication.moves import FloatArray
 from mars_onnx.search.exact.one_set.onset import Edge, LayerLayouts, OnSet, SetLayouts
 from mars_onnx.search.exact.one_set.sharing import SharedEdge, Sharing, hubs_of
-from mars_onnx.search.exact.one_set.takers import charged, domain, needs_of, unstated
+from mars_onnx.search.exact.one_set.takers import charged, distinct, domain, needs_of, unstated
 from mars_onnx.search.exact.sums.elimination import Bond
 from mars_onnx.search.problem import Layer, Source
 
@@ -95,7 +96,7 @@ class Taken:
 
     def edge(self, chain: Chain, layouts: SetLayouts) -> tuple[Edge | SharedEdge, IntArray]:
         """Seconds to the different needs, and which one each strategy has."""
-        wanted, columns = np.unique(self.needs, return_inverse=True)
+        wanted, columns = distinct(self.needs)
         edge = layouts.edge(chain.kinds[self.tensor], self.layouts, wanted)
         return edge if self.sharing is None else SharedEdge(self.sharing, edge, wanted), columns
 
@@ -239,8 +240,7 @@ class SegmentShape:
         # With one input its cost is a table of two variables; with more, inputs meet in the layer's own variable.
         meeting = [entry.needs for entry in taken] if len(taken) > 1 else []
         columns = [*meeting, *(numbers for _, numbers in outs)]
-        rows, numbers = _classes(columns, own.space.count)
-        classes = Classes(numbers, len(rows))
+        rows, numbers, classes = _classes(tuple(column.tobytes() for column in columns), own.space.count)
         edges = tuple(entry.edge(self.chain, self._layouts) for entry in taken)
         self._layer_layouts[id(own)] = own
         self._edges.update((id(edge), edge) for edge, _ in edges)
@@ -304,13 +304,19 @@ class SegmentShape:
         return self._sharings[tensor]
 
 
-def _classes(columns: list[IntArray], count: int) -> tuple[IntArray, IntArray]:
-    """Distinct rows of some columns, and for each of ``count`` entries the number of its row."""
+@lru_cache(maxsize=1024)
+def _classes(columns: tuple[bytes, ...], count: int) -> tuple[IntArray, IntArray, Classes]:
+    """Distinct rows of some columns, for each of ``count`` entries the number of its row, and these as classes.
+
+    Layers that are alike ask for the same again and again, also on sets that number their layouts in the same way.
+    """
     if not columns:
-        return np.zeros((1, 0), np.int64), np.zeros(count, np.int64)
+        number = np.zeros(count, np.int64)
+        return np.zeros((1, 0), np.int64), number, Classes(number, 1)
+    every = [np.frombuffer(column, np.int64) for column in columns]
     number = np.zeros(count, np.int64)
-    for column in columns:
+    for column in every:
         number = np.unique(number * (int(column.max()) + 1) + column, return_inverse=True)[1]
-    rows = np.empty((int(number.max()) + 1, len(columns)), np.int64)
-    rows[number] = np.stack(columns, axis=-1)
-    return rows, number
+    rows = np.empty((int(number.max()) + 1, len(every)), np.int64)
+    rows[number] = np.stack(every, axis=-1)
+    return rows, number, Classes(number, len(rows))

@@ -25,7 +25,7 @@ from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.chain.chain import Chain
 from mars_onnx.search.exact.communication.moves import FloatArray
 from mars_onnx.search.exact.one_set.onset import Edge, SetLayouts
-from mars_onnx.search.exact.one_set.takers import needs_of
+from mars_onnx.search.exact.one_set.takers import distinct, needs_of
 from mars_onnx.search.exact.sums.elimination import Bond
 from mars_onnx.search.problem import Source
 
@@ -162,5 +162,5 @@ def hubs_of(chain: Chain, layouts: SetLayouts, tensor: Source) -> tuple[int, Int
     every = [needed for taker in takers for needed in needs_of(chain, layouts, taker, tensor)]
     if len(every) < 2:
         return len(every), np.zeros(0, np.int64)
-    numbers, counts = np.unique(np.concatenate([np.unique(needed) for needed in every]), return_counts=True)
-    return len(every), numbers[counts > 1]
+    numbers, which = distinct(np.concatenate([distinct(needed)[0] for needed in every]))
+    return len(every), numbers[np.bincount(which) > 1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from mars_onnx.rules.axes import IntArray
@@ -26,7 +28,18 @@ def domain(chain: Chain, layouts: SetLayouts, tensor: Source) -> IntArray:
     takers = chain.consumers.get(tensor, ())
     if len(takers) == 1:
         numbers += needs_of(chain, layouts, takers[0], tensor)
-    return np.unique(np.concatenate(numbers))
+    return distinct(np.concatenate(numbers))[0]
+
+
+def distinct(numbers: IntArray) -> tuple[IntArray, IntArray]:
+    """The different ones of some numbers, in order, and for each which of these it is."""
+    return _distinct(numbers.tobytes())
+
+
+@lru_cache(maxsize=1024)
+def _distinct(numbers: bytes) -> tuple[IntArray, IntArray]:
+    # Layers that are alike need the same layouts, and sets that are alike number them in the same way.
+    return np.unique(np.frombuffer(numbers, np.int64), return_inverse=True)
 
 
 def unstated(layouts: SetLayouts, kind: TensorType, made: IntArray, entered: IntArray) -> BoolArray:

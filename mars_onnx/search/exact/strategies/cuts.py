@@ -11,7 +11,7 @@ all layers whose axes are equal.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from itertools import combinations, product
 from math import prod
@@ -49,7 +49,6 @@ class Cuts:
         factors: Per pattern the axes that it splits, outermost first, and into how many pieces; none for ``whole``
             and ``single``.
         single: Whether a pattern is ``single``.
-        origin: Per pattern its number before some were left out.
         ways: Into how many pieces each axis is cut, ``[axes, patterns]``.
         places: Which of its pieces every member has, ``[axes, patterns, members]``.
     """
@@ -58,7 +57,6 @@ class Cuts:
     pieces: tuple[Pieces, ...]
     factors: tuple[Factors, ...]
     single: BoolArray
-    origin: IntArray
     ways: IntArray
     places: IntArray
 
@@ -132,8 +130,9 @@ class Cuts:
     def kept(self) -> RangeArrays:
         """Per axis what every member keeps of it after that, two arrays ``[strategies that scatter, members]``."""
         pattern, along = self.pattern[self.scattering], self.scatter[self.scattering]
-        kept = {name: (low[pattern], high[pattern]) for name, (low, high) in self.ranges.items()}
-        parts, part = (of_patterns[pattern] for of_patterns in self._partial)
+        ranges = self.ranges.items()
+        kept = {name: (low.take(pattern, axis=0), high.take(pattern, axis=0)) for name, (low, high) in ranges}
+        parts, part = (of_patterns.take(pattern, axis=0) for of_patterns in self._partial)
         for number, axis in enumerate(self.axes):
             rows = np.flatnonzero((along == number) & (parts > 1))
             if len(rows):
@@ -164,7 +163,6 @@ class Cuts:
             self.pieces,
             tuple(own for own, fine in zip(self.factors, sound.tolist(), strict=True) if fine),
             self.single[sound],
-            self.origin[sound],
             self.ways[:, sound],
             self.places[:, sound],
         )
@@ -185,16 +183,30 @@ def strategies(signature: Signature, levels: Levels) -> tuple[Strategy, ...]:
 def cuts(axes: tuple[Axis, ...], levels: Levels) -> Cuts:
     """All strategies for layers with these axes on a set with these levels."""
     members = prod(levels)
-    least = members if members > _SMALL_SET else 2
     names = tuple(axis.name for axis in axes)
-    known = _patterns(names, tuple(axis.size >= (least if axis.reduction else 2) for axis in axes), levels)
+    known = _patterns(names, long_enough(axes, members), levels)
+    every = Cuts(axes, pieces_on(axes, members), known.factors, known.single, known.ways, known.places)
+    return every.only(worthwhile(axes, known.ways))
+
+
+def pieces_on(axes: tuple[Axis, ...], members: int) -> tuple[Pieces, ...]:
+    """Per axis what it can be cut into on sets of at most so many members."""
+    return tuple(pieces_of(axis, max(members, _SMALL_SET)) for axis in axes)
+
+
+def long_enough(axes: tuple[Axis, ...], members: int) -> tuple[bool, ...]:
+    """Per axis whether a set of so many members cuts it at all."""
+    least = members if members > _SMALL_SET else 2
+    return tuple(axis.size >= (least if axis.reduction else 2) for axis in axes)
+
+
+def worthwhile(axes: tuple[Axis, ...], ways: IntArray) -> BoolArray:
+    """Whether it can pay to cut axes into so many pieces, ``[axes, any number of ways to cut]``."""
     # More ways than iterations leaves members idle; a few may be, half of them or more never pays.
     size = np.asarray([axis.size for axis in axes], np.int64)[:, None]
     shortest = np.asarray([_SHORTEST_REDUCTION if axis.reduction else 1 for axis in axes], np.int64)[:, None]
-    pieces = tuple(pieces_of(axis, max(members, _SMALL_SET)) for axis in axes)
-    every = Cuts(axes, pieces, known.factors, known.single, known.origin, known.ways, known.places)
-    fine = every.only(((known.ways == 1) | (size * 2 > known.ways * shortest)).all(axis=0))
-    return fine if fine is every else replace(fine, origin=np.arange(len(fine.factors)))
+    fine: BoolArray = ((ways == 1) | (size * 2 > ways * shortest)).all(axis=0)
+    return fine
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,38 +215,49 @@ class _Patterns:
 
     factors: tuple[Factors, ...]
     single: BoolArray
-    origin: IntArray
     ways: IntArray
     places: IntArray
 
 
 @lru_cache(maxsize=512)
-def _patterns(axes: tuple[str, ...], long_enough: tuple[bool, ...], levels: Levels) -> _Patterns:
-    """Of axes by their names, of which some are not cut at all."""
+def _patterns(axes: tuple[str, ...], long: tuple[bool, ...], levels: Levels) -> _Patterns:
+    """Of axes by their names, of which those that are not long are not cut at all."""
     members = prod(levels)
-    names = tuple(name for name, long in zip(axes, long_enough, strict=True) if long)
-    found: dict[Factors, None] = {}
-    for per_level in product(*(_one_level((*names, REPLICAS), size) for size in levels)):
-        joined = _joined(per_level)
-        if joined is not None and any(axis != REPLICAS for axis, _ in joined):
-            found[joined[:-1] if joined[-1][0] == REPLICAS else joined] = None
     several = ((), ()) if members > 1 else ((),)
-    factors = (*several, *found)
+    factors = (*several, *factors_of(axes, long, levels))
     ways = np.ones((len(axes), len(factors)), np.int64)
     digits = np.zeros((*ways.shape, members), np.int64)
     number = {name: place for place, name in enumerate(axes)}
+    cut: list[tuple[int, int, int, int]] = []
     for row, own in enumerate(factors):
-        counts = tuple(count for _, count in own)
-        positions = np.arange(members) // (members // prod(counts))
-        for (axis, count), digit in zip(own, np.unravel_index(positions, counts) if own else (), strict=True):
+        neighbours = members
+        for axis, count in own:
+            # As many neighbours have the same piece.
+            neighbours //= count
             if axis != REPLICAS:
-                ways[number[axis], row], digits[number[axis], row] = count, digit
+                cut.append((number[axis], row, count, neighbours))
+    if cut:
+        along, rows, counts, runs = np.asarray(cut, np.int64).T
+        ways[along, rows] = counts
+        digits[along, rows] = np.arange(members) // runs[:, None] % counts[:, None]
     places = place_of(ways[..., None], digits)
     single = np.zeros(len(factors), np.bool_)
     if members > 1:
         single[1] = True
         places[:, 1, 1:] = NO_PIECE
-    return _Patterns(factors, single, np.arange(len(factors)), ways, places)
+    return _Patterns(factors, single, ways, places)
+
+
+@lru_cache(maxsize=512)
+def factors_of(axes: tuple[str, ...], long: tuple[bool, ...], levels: Levels) -> tuple[Factors, ...]:
+    """The factors of all patterns that cut axes, of which only the long ones are; see :func:`long_enough`."""
+    names = tuple(name for name, own in zip(axes, long, strict=True) if own)
+    found: dict[Factors, None] = {}
+    for per_level in product(*(_one_level((*names, REPLICAS), size) for size in levels)):
+        joined = _joined(per_level)
+        if joined is not None and any(axis != REPLICAS for axis, _ in joined):
+            found[joined[:-1] if joined[-1][0] == REPLICAS else joined] = None
+    return tuple(found)
 
 
 @cache

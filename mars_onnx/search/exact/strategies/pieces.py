@@ -22,7 +22,6 @@ class Pieces:
     Attributes:
         low: Where each starts.
         high: Where each stops.
-        same: The first place with the same start and stop; those of larger tables begin alike.
         empty: Whether there is nothing in it.
         rank: How many before it are not empty.
         count: By the number of pieces, how many of them are not empty; at least 1.
@@ -30,7 +29,6 @@ class Pieces:
 
     low: IntArray
     high: IntArray
-    same: IntArray
     empty: npt.NDArray[np.bool_]
     rank: IntArray
     count: IntArray
@@ -52,13 +50,9 @@ def pieces_of(axis: Axis, most: int) -> Pieces:
     empty = low >= high
     before: IntArray = np.cumsum(~empty) - ~empty
     first: IntArray = before[starts]
-    # Starts and stops by their order: of a long axis, the product of both is more than a number can hold.
-    start, stop = (np.unique(bound, return_inverse=True)[1] for bound in (low, high))
-    _, at, which = np.unique(start * len(low) + stop, return_index=True, return_inverse=True)
     return Pieces(
         low,
         high,
-        at[which],
         empty,
         np.append(0, before[1:] - first[ways - 1]),
         np.append(1, np.maximum(1, np.append(first[1:], np.count_nonzero(~empty)) - first)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.rules.base import Dims, Signature
 from mars_onnx.rules.registry import rule_for
+from mars_onnx.rules.shares import cut
 from mars_onnx.search.exact.strategies.cuts import BoolArray, Cuts, Levels, RangeArrays, cuts
 from mars_onnx.sharding.strategy import Strategy
 
@@ -150,31 +152,47 @@ def sound_cuts(signature: Signature, levels: Levels) -> Cuts:
     if signature.opaque or None in signature.outputs:
         # What cannot be sent has to be with everyone who takes it.
         every = every.only(~every.single)
+    return every.only(unopposed(signature, every.ways))
+
+
+def unopposed(signature: Signature, ways: IntArray) -> BoolArray:
+    """Whether the rule has no objection to any share, where axes are cut like that.
+
+    Args:
+        signature: Of the layer.
+        ways: Into how many pieces each axis is cut, ``[axes, any number of ways to cut]``.
+    """
+    rule = rule_for(signature)
     names = rule.choosy_axes
-    if not names:
-        return every
-    bounds = np.stack([bound for name in names for bound in every.ranges[name]], -1)
-    # Who does nothing has no part in it.
-    bounds[every.idle] = -1
-    unique, inverse = np.unique(bounds.reshape(-1, bounds.shape[-1]), axis=0, return_inverse=True)
-    others = {axis.name: (0, axis.size) for axis in rule.axes}
-    fine = np.ones(len(unique), np.bool_)
-    for number, row in enumerate(unique.tolist()):
-        if row[0] >= 0:
-            own = dict(zip(names, zip(row[0::2], row[1::2], strict=True), strict=True))
-            fine[number] = rule.problem(others | own) is None
-    refused: BoolArray = ~fine[inverse].reshape(every.idle.shape)
-    return every.only(np.count_nonzero(refused, axis=1) == 0)
+    rows = [place for place, axis in enumerate(rule.axes) if axis.name in names]
+    if not rows:
+        return np.ones(ways.shape[1], np.bool_)
+    return np.asarray([_unopposed(signature, own) for own in zip(*ways[rows].tolist(), strict=True)], np.bool_)
+
+
+@lru_cache(maxsize=65536)
+def _unopposed(signature: Signature, ways: tuple[int, ...]) -> bool:
+    """The same of one way to cut the choosy axes; of every piece of them somebody does something."""
+    rule = rule_for(signature)
+    names = rule.choosy_axes
+    choosy = (axis for axis in rule.axes if axis.name in names)
+    pieces = [
+        [(axis.name, (low, high)) for low, high in cut(axis, (1,) * count) if low < high]
+        for axis, count in zip(choosy, ways, strict=True)
+    ]
+    whole = {axis.name: (0, axis.size) for axis in rule.axes}
+    return all(rule.problem(whole | dict(own)) is None for own in product(*pieces))
 
 
 def _boxes(dims: Dims, ranges: RangeArrays, idle: BoolArray) -> IntArray:
-    boxes = np.zeros((*idle.shape, max(1, len(dims)), 2), np.int64)
+    boxes = np.empty((*idle.shape, max(1, len(dims)), 2), np.int64)
     if not dims:  # a scalar is the one element of a vector
-        boxes[..., 0, 1] = 1
+        boxes[:] = (0, 1)
     empty = idle.copy()
     for place, dim in enumerate(dims):
         low, high = dim(ranges)
         boxes[..., place, 0], boxes[..., place, 1] = low, high
-        empty |= boxes[..., place, 0] >= boxes[..., place, 1]
-    boxes[empty] = 0
+        empty |= low >= high
+    if empty.any():
+        boxes[empty] = 0
     return boxes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import product
+from itertools import chain, product
 from math import prod
 
 import numpy as np
@@ -247,19 +247,18 @@ class Sets:
         kinds = tuple((twin(self.pool, rank), design) for rank, design in zip(members, state.designs, strict=True))
         key = (kinds, self.shapes.levels(members))
         if key not in self._least:
-            layers, shares, levels = self.chain.problem.layers, self._shares(members), self.shapes.levels(members)
+            every, shares, levels = self.chain.problem.layers, self._shares(members), self.shapes.levels(members)
             spend(LEAST, kinds_of(self.chain.problem) * len(members))
 
-            def least(signature: Signature) -> float:
+            def seconds(signature: Signature) -> float:
                 if self.tariff is None and shares is not None:
                     return shares.least_compute(signature, levels, members, state.designs)
                 return least_seconds(self.pool, signature, frozenset(kinds), len(members))
 
             alike = self.chain.alike
-            own = {
-                index: sum(least(layers[n].signature) for n in self.chain.segments[index].layers)
-                for index in dict.fromkeys(alike)
-            }
+            segments = {index: [every[n].signature for n in self.chain.segments[index].layers] for index in alike}
+            least = {signature: seconds(signature) for signature in dict.fromkeys(chain(*segments.values()))}
+            own = {index: sum(map(least.__getitem__, layers)) for index, layers in segments.items()}
             self._least[key] = np.asarray([own[index] for index in alike])
         return self._least[key]
 

@@ -42,6 +42,7 @@ class Shapes:
 
     pool: Pool
     _alike: dict[tuple[int, ...], tuple[object, ...]] = field(default_factory=dict)
+    _levels: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
 
     @cached_property
     def _clusters(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
@@ -139,6 +140,11 @@ class Shapes:
 
     def levels(self, members: tuple[int, ...]) -> tuple[int, ...]:
         """Sizes of the levels of a set: of the clusters that its members form, where these are of equal size."""
+        if members not in self._levels:
+            self._levels[members] = self._levels_of(members)
+        return self._levels[members]
+
+    def _levels_of(self, members: tuple[int, ...]) -> tuple[int, ...]:
         sizes = [1]
         for clusters in clusterings(self.pool, members):
             size = len(clusters[0])
