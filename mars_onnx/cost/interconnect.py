@@ -93,9 +93,10 @@ class _Collectives(ABC, Generic[Time]):
     def step(self, pairs: Sequence[Pair]) -> Step:
         """The step in which every pair (source, target) exchanges a message."""
         key = tuple(pairs)
-        if key not in self._steps:
-            self._steps[key] = step_of(self._pool, key)
-        return self._steps[key]
+        found = self._steps.get(key)
+        if found is None:
+            found = self._steps[key] = step_of(self._pool, key)
+        return found
 
     def ring(self, group: Sequence[int]) -> tuple[int, ...]:
         """The order round which a ring goes: group by group of the pool, so that it leaves each only once."""

@@ -52,6 +52,8 @@ class Step:
 
     def curves(self, nbytes: FloatArray) -> Iterator[Curve]:
         """The same of several rounds, for any multiple of ``nbytes`` ``[rounds, transfers]``; of nothing, no curve."""
+        if not nbytes.any():
+            return
         alpha = self.alpha.tolist()
         for slopes, sizes in zip(self._beyond_latency(nbytes).tolist(), nbytes.tolist(), strict=True):
             # Of transfers with equal latencies the steepest is the slowest.
@@ -67,7 +69,7 @@ class Step:
         busy = self._busy(sizes) * self.beta
         own = sizes[..., None] * self.own
         # Messages queue up at the busiest stretch only: at the others they arrive, and go on, one by one.
-        waits = (busy[..., self.stretches].max(axis=-1) - own).max(axis=-1)
+        waits = (busy.take(self.stretches, axis=-1).max(axis=-1) - own).max(axis=-1)
         needed: FloatArray = own.sum(axis=-1) + np.maximum(waits, 0.0)
         return needed
 
@@ -76,6 +78,9 @@ class Step:
 
         Not as a product of matrices: that adds up in another order on another processor, and wakes other cores.
         """
+        if sizes.size * self.uses.shape[1] <= _AT_ONCE:
+            together: FloatArray = (sizes[..., None] * self.uses).sum(axis=-2)
+            return together
         rounds = sizes.reshape(-1, sizes.shape[-1])
         several = max(1, _AT_ONCE // max(1, self.uses.size))
         blocks: list[FloatArray] = [
