@@ -14,11 +14,12 @@ import numpy as np
 
 from mars_onnx.cost.interconnect import Interconnect
 from mars_onnx.cost.shares import phase_seconds
+from mars_onnx.cost.sizes import amounts_of
 from mars_onnx.cost.timeline import Event, seconds_of
 from mars_onnx.geometry import Box, Layout, volume
 from mars_onnx.pool.topology import Pool
 from mars_onnx.redistribution.plan import Collective
-from mars_onnx.redistribution.planner import communication
+from mars_onnx.redistribution.planner import communication, planned
 from mars_onnx.rules.base import Signature
 from mars_onnx.sharding.lowering import Sharding, lower, ring_shift
 from mars_onnx.sharding.strategy import Strategy
@@ -54,9 +55,7 @@ def layer_seconds(
     Raises:
         InputError: The strategy cannot be applied.
     """
-    return seconds_of(
-        [part.event for part in layer_parts(pool, signature, lower(signature, strategy, members), designs)]
-    )
+    return _seconds_of_parts(layer_parts(pool, signature, lower(signature, strategy, members), designs))
 
 
 def layer_parts(
@@ -96,12 +95,20 @@ def move_seconds(pool: Pool, source: Layout, target: Layout, bits: int) -> float
         target: Where it is needed.
         bits: Width of an element.
     """
-    return seconds_of([part.event for part in move_parts(pool, source, target, bits)])
+    if pool.collectives.overheads:
+        return _seconds_of_parts(move_parts(pool, source, target, bits))
+    interconnect, width = interconnect_of(pool), bits / 8
+    moved = amounts_of(planned(source, target, pool.distance))
+    return seconds_of((own.group, interconnect.moved(own, width)) for own in moved)
 
 
 def move_parts(pool: Pool, source: Layout, target: Layout, bits: int, label: str = "") -> Iterator[Part]:
     """A redistribution; see :func:`move_seconds`."""
     return _collectives(pool, communication(source, target, pool.distance), bits, label)
+
+
+def _seconds_of_parts(parts: Iterable[Part]) -> float:
+    return seconds_of((part.event.ranks, part.event.seconds) for part in parts)
 
 
 def _collectives(pool: Pool, collectives: Iterable[Collective], bits: int, label: str) -> Iterator[Part]:

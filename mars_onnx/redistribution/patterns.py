@@ -54,6 +54,17 @@ class Step(NamedTuple):
     received: int
 
 
+class Regular(NamedTuple):
+    """A step among members with these ranks."""
+
+    step: Step
+    ranks: tuple[int, ...]
+
+
+Planned = Collective | Regular
+"""A collective, or a step that is told as collectives when somebody wants them."""
+
+
 def replaced(box: Box, axis: int, extent: Range) -> Box:
     """The box with another range along ``axis``."""
     return (*box[:axis], extent, *box[axis + 1 :])
@@ -139,7 +150,7 @@ def extend(axis: int, columns: Columns, alike: Classes, wanted: Wanted, after: C
     groups = extensions(alike, columns[axis], wanted)
     if groups is None:
         return None
-    received = sum(group.moved * _width(columns, group.places[0], axis) for group in groups)
+    received = sum(group.moved * width(columns, group.places[0], axis) for group in groups)
     return Step(axis, None, columns, _with(columns, axis, after), groups, received)
 
 
@@ -173,13 +184,20 @@ def exchange(
         for place, lack, tile in zip(group.takers, group.lacks, made, strict=True):
             split_column[place] = tile
             moved += lack * length(tile)
-        received += moved * _width(columns, first, axis, split_axis)
+        received += moved * width(columns, first, axis, split_axis)
     changed = _with(_with(columns, axis, after), split_axis, tuple(split_column))
     return Step(axis, split_axis, columns, changed, groups, received)
 
 
-def collectives_of(step: Step, ranks: Sequence[int]) -> list[Collective]:
-    """The collectives of a step among members with these ranks."""
+def collectives_of(planned: Iterable[Planned]) -> list[Collective]:
+    """The collectives of what is planned, in its order."""
+    made: list[Collective] = []
+    for own in planned:
+        made += [own] if isinstance(own, Collective) else _collectives_of_step(*own)
+    return made
+
+
+def _collectives_of_step(step: Step, ranks: Sequence[int]) -> list[Collective]:
     before, axis = list(zip(*step.before, strict=True)), step.axis
     made: list[Collective] = []
     for group in step.groups:
@@ -209,7 +227,7 @@ def _with(columns: Columns, axis: int, column: Column) -> Columns:
     return (*columns[:axis], column, *columns[axis + 1 :])
 
 
-def _width(columns: Columns, place: int, *without: int) -> int:
+def width(columns: Columns, place: int, *without: int) -> int:
     """Number of elements of a box per unit of length along the dimensions ``without``."""
     result = 1
     for axis, column in enumerate(columns):

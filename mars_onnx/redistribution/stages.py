@@ -14,6 +14,8 @@ from mars_onnx.redistribution.groups import REMEMBERED, Classes, Column, Wanted,
 from mars_onnx.redistribution.patterns import (
     Boxes,
     Columns,
+    Planned,
+    Regular,
     Step,
     classes,
     collectives_of,
@@ -22,7 +24,6 @@ from mars_onnx.redistribution.patterns import (
     shift,
     spans,
 )
-from mars_onnx.redistribution.plan import Collective
 from mars_onnx.redistribution.sources import Distance, Holders, Piece, sends
 
 # Regular collectives may move more than single sends (the pieces of an AllToAll whose targets overlap, say) and are
@@ -44,7 +45,7 @@ def missing_volume(held: Boxes, needs: Boxes) -> int:
     return sum(volume(need) - volume(intersect(held.get(rank), need)) for rank, need in needs.items())
 
 
-def plan_values(held: Boxes, needs: Boxes, distance: Distance) -> list[Collective]:
+def plan_values(held: Boxes, needs: Boxes, distance: Distance) -> list[Planned]:
     """Collectives after which every rank in ``needs`` has all of its box.
 
     Args:
@@ -61,27 +62,27 @@ def plan_values(held: Boxes, needs: Boxes, distance: Distance) -> list[Collectiv
     # Who holds nothing cannot be in a regular group; it is served at the end, by those who have its box by then.
     early = {rank: need for rank, need in needs.items() if rank in held}
     late = {rank: need for rank, need in missing.items() if rank not in held}
-    collectives = _among_holders(held, early, distance) if len(late) < len(missing) else []
+    planned = _among_holders(held, early, distance) if len(late) < len(missing) else []
     if late:
         gained = [
             (rank, output.box)
-            for collective in collectives
+            for collective in collectives_of(planned)
             for rank, output in zip(collective.group, collective.outputs, strict=True)
             if output
         ]
         holders = Holders([*held.items(), *gained], distance)
-        collectives += sends({rank: holders.tile(rank, need) for rank, need in late.items()})
-    return collectives
+        planned += sends({rank: holders.tile(rank, need) for rank, need in late.items()})
+    return planned
 
 
-def _among_holders(held: Boxes, needs: Boxes, distance: Distance) -> list[Collective]:
+def _among_holders(held: Boxes, needs: Boxes, distance: Distance) -> list[Planned]:
     """The same, where all who need something hold something."""
     regular = _regular(held, needs, distance)
     if regular is not None:
         return regular
     tiles = direct_tiles(held, needs, distance)
     components = _components(tiles)
-    collectives: list[Collective] = []
+    planned: list[Planned] = []
     irregular: dict[int, list[Piece]] = {}
     for component in components:
         inside = {rank: need for rank, need in needs.items() if rank in component}
@@ -92,8 +93,8 @@ def _among_holders(held: Boxes, needs: Boxes, distance: Distance) -> list[Collec
         if part is None:
             irregular |= {rank: tiles[rank] for rank in inside if rank in tiles}
         else:
-            collectives += part
-    return collectives + sends(irregular)
+            planned += part
+    return [*planned, *sends(irregular)]
 
 
 def direct_tiles(held: Boxes, needs: Boxes, distance: Distance) -> dict[int, list[Piece]]:
@@ -112,9 +113,10 @@ def _components(tiles: Mapping[int, Iterable[Piece]]) -> list[set[int]]:
     return sorted(components, key=min)
 
 
-def _regular(held: Boxes, needs: Boxes, distance: Distance) -> list[Collective] | None:
+def _regular(held: Boxes, needs: Boxes, distance: Distance) -> list[Planned] | None:
     """Shifts, or the best sequence of steps over axes; ``None`` if there is none that is not too expensive."""
-    return shift(held, needs) or _decomposed(held, needs, distance)
+    shifts = shift(held, needs)
+    return [*shifts] if shifts else _decomposed(held, needs, distance)
 
 
 class _Cost(NamedTuple):
@@ -241,7 +243,7 @@ class _Search:
         return self.needed - sum(map(prod, zip(*lengths, strict=True)))
 
 
-def _decomposed(held: Boxes, needs: Boxes, distance: Distance) -> list[Collective] | None:
+def _decomposed(held: Boxes, needs: Boxes, distance: Distance) -> list[Planned] | None:
     least = missing_volume(held, needs)
     ranks = tuple(sorted(held))
     columns = tuple(zip(*(held[rank] for rank in ranks), strict=True))
@@ -256,7 +258,7 @@ def _decomposed(held: Boxes, needs: Boxes, distance: Distance) -> list[Collectiv
         search = _Search(axes, wanted, goal, needed, least, MAX_EXCESS * least, widening)
         search.run(columns, [], _Cost(0, 0), frozenset())
         if search.best is not None:
-            return [collective for step in search.steps for collective in collectives_of(step, ranks)]
+            return [Regular(step, ranks) for step in search.steps]
     return None
 
 
