@@ -7,9 +7,9 @@ out about them is remembered.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby, pairwise
+from typing import NamedTuple
 
 from mars_onnx.geometry import Range
 from mars_onnx.redistribution.plan import Pattern
@@ -27,16 +27,14 @@ Classes = tuple[int, ...]
 REMEMBERED = 1 << 14
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
+class _Group(NamedTuple):
     """Places in the order of their disjoint pieces along the axis."""
 
     places: tuple[int, ...]
     pieces: tuple[Range, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Extension:
+class Extension(NamedTuple):
     """A group in which members get what they want along an axis: each gives a piece and has a range afterwards.
 
     Attributes:
@@ -54,8 +52,7 @@ class Extension:
     moved: int
 
 
-@dataclass(frozen=True, slots=True)
-class Gathering:
+class Gathering(NamedTuple):
     """A group in which all who want something want all: the half of an AllToAll that gathers.
 
     Attributes:
@@ -121,13 +118,12 @@ def extensions(alike: Classes, column: Column, wanted: Wanted) -> tuple[Extensio
 
 def _extension(group: _Group, column: Column, wanted: Wanted) -> Extension | None:
     own, wants = [column[place] for place in group.places], [wanted[place] for place in group.places]
-    lacking = sum(range_ is not None and not _within(range_, has) for range_, has in zip(wants, own, strict=True))
     idle = wants.count(None)
     # Few receivers among many who only give are better off with sends.
-    if idle and (lacking < 2 or 2 * idle > len(wants)):
+    if idle and (2 * idle > len(wants) or _lacking(wants, own) < 2):
         return None
     whole = _union(group.pieces)
-    if whole is not None and all(range_ == whole for range_ in wants):
+    if whole is not None and wants.count(whole) == len(wants):
         pattern, ranges = Pattern.ALL_GATHER, (whole,) * len(wants)
     else:
         pattern = Pattern.HALO_EXCHANGE
@@ -136,8 +132,13 @@ def _extension(group: _Group, column: Column, wanted: Wanted) -> Extension | Non
             piece if range_ is None or _within(range_, has) else range_
             for range_, has, piece in zip(wants, own, group.pieces, strict=True)
         )
-    moved = sum(length(r) - overlap(r, piece) for r, piece in zip(ranges, group.pieces, strict=True))
+    moved = sum([length(r) - overlap(r, piece) for r, piece in zip(ranges, group.pieces, strict=True)])
     return Extension(group.places, group.pieces, ranges, pattern, moved)
+
+
+def _lacking(wants: Sequence[Range | None], own: Sequence[Range]) -> int:
+    """How many do not have all they want."""
+    return sum(range_ is not None and not _within(range_, has) for range_, has in zip(wants, own, strict=True))
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -242,18 +243,22 @@ def _components(
             i = parent[i]
         return i
 
+    takers: dict[Range, list[int]] = {}
     for i, all_wanted in enumerate(wanted):
         for want in all_wanted:
-            if _within(want, ranges[i]):
-                continue
-            covered = 0
-            for j, piece in enumerate(pieces):
-                common = overlap(piece, want)
-                if common:
-                    covered += common
-                    parent[root(j)] = root(i)
-            if covered != length(want):
-                return None
+            if not _within(want, ranges[i]):
+                takers.setdefault(want, []).append(i)
+    for want, places in takers.items():
+        covered = 0
+        for j, piece in enumerate(pieces):
+            common = overlap(piece, want)
+            if common:
+                covered += common
+                parent[root(j)] = root(places[0])
+        if covered != length(want):
+            return None
+        for i in places[1:]:
+            parent[root(i)] = root(places[0])
     members: dict[int, list[int]] = {}
     for i in range(len(pieces)):
         members.setdefault(root(i), []).append(i)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import permutations
 from math import prod
+from operator import mul
 from typing import NamedTuple
 
 from mars_onnx.geometry import Box, contains, intersect, volume
-from mars_onnx.redistribution.groups import REMEMBERED, Classes, Column, Wanted, gatherings, overlap
+from mars_onnx.redistribution.groups import REMEMBERED, Classes, Column, Wanted, gatherings, length, overlap
 from mars_onnx.redistribution.patterns import (
     Boxes,
     Columns,
@@ -126,6 +127,52 @@ class _Cost(NamedTuple):
     collectives: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Lack:
+    """How many elements everyone together lacks in a state of a search.
+
+    Attributes:
+        axes: The dimensions in which something changes.
+        wanted: Per dimension what is wanted of it.
+        needed: How many elements are wanted, by all together.
+        unchanged: Per place how many elements are wanted per unit of length along the axes.
+        common: Per axis and column how much of what is wanted everyone has.
+    """
+
+    axes: Sequence[int]
+    wanted: tuple[Wanted, ...]
+    needed: int
+    unchanged: tuple[int, ...]
+    common: dict[int, dict[Column, tuple[int, ...]]]
+
+    @staticmethod
+    def between(columns: Columns, wanted: tuple[Wanted, ...], axes: Sequence[int]) -> _Lack:
+        """For a search that starts from columns."""
+        lengths = [[0 if want is None else length(want) for want in column] for column in wanted]
+        unchanged = [1] * len(wanted[0])
+        for axis, own in enumerate(lengths):
+            if axis not in axes:
+                unchanged = list(map(mul, unchanged, own))
+        needed = sum(map(prod, zip(*lengths, strict=True)))
+        return _Lack(axes, wanted, needed, tuple(unchanged), {axis: {} for axis in axes})
+
+    def of(self, columns: Columns) -> int:
+        """In a state."""
+        elements: Iterable[int] = self.unchanged
+        for axis in self.axes:
+            column, known = columns[axis], self.common[axis]
+            common = known.get(column)
+            if common is None:
+                common = known[column] = tuple(
+                    [
+                        0 if want is None else overlap(has, want)
+                        for has, want in zip(column, self.wanted[axis], strict=True)
+                    ]
+                )
+            elements = map(mul, elements, common)
+        return self.needed - sum(elements)
+
+
 @dataclass(slots=True)
 class _Search:
     """The search for the sequence of steps that moves least, and of those the one with the fewest collectives.
@@ -134,29 +181,25 @@ class _Search:
         axes: The dimensions in which something changes, in the order in which they are tried.
         wanted: Per dimension what is wanted of it.
         goal: What everyone has in the end.
-        needed: How many elements are wanted, by all together.
+        lack: How many of the wanted elements are missing.
         least: How many of them have to be received in any case.
-        limit: How many may be received.
         widening: Whether steps may bring more than is wanted.
         best: What the best sequence so far costs.
         steps: That sequence.
         tried: How many steps have been tried.
         seen: States that have been reached, with the axes that had been widened by then, and what it cost.
-        common: Per axis and column how much of what is wanted everyone has.
     """
 
     axes: Sequence[int]
     wanted: tuple[Wanted, ...]
     goal: Columns
-    needed: int
+    lack: _Lack
     least: int
-    limit: int
     widening: bool = False
     best: _Cost | None = None
     steps: list[Step] = field(default_factory=list)
     tried: int = 0
     seen: dict[Columns, list[tuple[frozenset[int], _Cost]]] = field(default_factory=dict)
-    common: dict[tuple[int, Column], tuple[int, ...]] = field(default_factory=dict)
 
     def run(self, columns: Columns, done: list[Step], cost: _Cost, widened: frozenset[int]) -> None:
         """Try all steps from here. An axis is widened once at most, or the search might go in circles."""
@@ -200,7 +243,7 @@ class _Search:
         self, axis: int, columns: Columns, axes: Sequence[int], alike: Classes, wanted: Wanted, after: Column
     ) -> Iterator[Step | None]:
         """Steps that gather along an axis and split along each of the others."""
-        groups = gatherings(alike, columns[axis], wanted)
+        groups = gatherings(alike, columns[axis], wanted) if len(axes) > 1 else None
         if groups:
             for split in axes:
                 if split != axis:
@@ -226,36 +269,28 @@ class _Search:
 
     def _promising(self, columns: Columns, cost: _Cost) -> bool:
         """Whether something better than the best so far may follow: whatever is missing has yet to be received."""
-        least = cost.received + self._missing(columns)
-        return least <= self.limit and (self.best is None or _Cost(least, cost.collectives) < self.best)
-
-    def _missing(self, columns: Columns) -> int:
-        """How many elements everyone together lacks."""
-        lengths = []
-        for axis, column in enumerate(columns):
-            common = self.common.get((axis, column))
-            if common is None:
-                common = self.common[axis, column] = tuple(
-                    0 if want is None else overlap(has, want)
-                    for has, want in zip(column, self.wanted[axis], strict=True)
-                )
-            lengths.append(common)
-        return self.needed - sum(map(prod, zip(*lengths, strict=True)))
+        limit = MAX_EXCESS * self.least
+        if cost.received > limit:
+            return False
+        least = cost.received + self.lack.of(columns)
+        return least <= limit and (self.best is None or _Cost(least, cost.collectives) < self.best)
 
 
 def _decomposed(held: Boxes, needs: Boxes, distance: Distance) -> list[Planned] | None:
-    least = missing_volume(held, needs)
     ranks = tuple(sorted(held))
     columns = tuple(zip(*(held[rank] for rank in ranks), strict=True))
     nothing = (None,) * len(columns)
     wanted: tuple[Wanted, ...] = tuple(zip(*(needs.get(rank, nothing) for rank in ranks), strict=True))
     goal = tuple(zip(*(needs.get(rank, held[rank]) for rank in ranks), strict=True))
-    needed = sum(map(volume, needs.values()))
     axes = _farthest_first(columns, goal, ranks, distance)
+    lack = _Lack.between(columns, wanted, axes)
+    least = lack.of(columns)
     # Widening multiplies the possibilities and is seldom needed, hence only after all else. Where everyone keeps its
     # place along all axes, it is of no use.
-    for widening in (False,) if all(map(_keeps_places, columns, goal)) else (False, True):
-        search = _Search(axes, wanted, goal, needed, least, MAX_EXCESS * least, widening)
+    for widening in (False, True):
+        if widening and all(map(_keeps_places, columns, goal)):
+            break
+        search = _Search(axes, wanted, goal, lack, least, widening)
         search.run(columns, [], _Cost(0, 0), frozenset())
         if search.best is not None:
             return [Regular(step, ranks) for step in search.steps]
@@ -277,6 +312,8 @@ def _farthest_first(columns: Columns, goal: Columns, ranks: tuple[int, ...], dis
     Of two steps that follow each other, the first one moves the smaller pieces.
     """
     axes = [axis for axis, (has, end) in enumerate(zip(columns, goal, strict=True)) if has != end]
+    if len(axes) < 2:
+        return axes
     farthest = {axis: _farthest(classes(columns, axis), columns[axis], ranks, distance) for axis in axes}
     known = {axis: far for axis, far in farthest.items() if far is not None}
     return [*sorted(known, key=known.__getitem__, reverse=True), *(axis for axis in axes if axis not in known)]
