@@ -51,6 +51,8 @@ class Curve:
     @staticmethod
     def sum(terms: Sequence[tuple[float, Curve]]) -> Curve:
         """The sum of curves, each so many times."""
+        if len(terms) == 1 and terms[0][0] == 1:
+            return terms[0][1]
         pieces: list[tuple[float, Line]] = []
         for low in _starts([curve for _, curve in terms]):
             lines = [(times, curve._line(low)) for times, curve in terms]

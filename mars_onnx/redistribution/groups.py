@@ -181,10 +181,10 @@ def _groups(alike: Classes, column: Column, wanted: Wanted) -> tuple[_Group, ...
         members.setdefault(number, []).append(place)
     groups: list[_Group] = []
     for places in members.values():
-        inner = _groups_of_class(tuple(column[p] for p in places), tuple(wanted[p] for p in places))
+        inner = _groups_of_class(tuple([column[p] for p in places]), tuple([wanted[p] for p in places]))
         if inner is None:
             return None
-        groups += [_Group(tuple(places[i] for i in group.places), group.pieces) for group in inner]
+        groups += [_Group(tuple([places[i] for i in group.places]), group.pieces) for group in inner]
     return tuple(groups)
 
 

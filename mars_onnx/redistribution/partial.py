@@ -10,7 +10,7 @@ from mars_onnx.redistribution.groups import shares
 from mars_onnx.redistribution.patterns import Boxes, Planned, replaced
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern, received
 from mars_onnx.redistribution.sources import Distance, Holders, Piece, sends
-from mars_onnx.redistribution.stages import MAX_EXCESS, lacking, missing_volume, plan_values
+from mars_onnx.redistribution.stages import MAX_EXCESS, missing_volume, plan_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +175,8 @@ def _reduced(source: Layout, groups: Sequence[_Group], needs: Boxes, axis: int |
             )
         )
     moved = sum(sum(received(collective)) for collective in collectives)
-    complete = not lacking(held, needs)
-    return _Resolution(tuple(collectives), held, moved + missing_volume(held, needs), complete)
+    missing = missing_volume(held, needs)
+    return _Resolution(tuple(collectives), held, moved + missing, not missing)
 
 
 def _scattered(group: _Group, axis: int, needs: Mapping[int, Box]) -> list[tuple[int, Range | None]] | None:

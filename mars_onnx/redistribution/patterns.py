@@ -117,7 +117,7 @@ def classes(columns: Columns, axis: int) -> Classes:
     """Per place a number that is the same for members whose boxes are equal in all other dimensions."""
     numbers: dict[tuple[Range, ...], int] = {}
     others = zip(*columns[:axis], *columns[axis + 1 :], strict=True)
-    found = tuple(numbers.setdefault(other, len(numbers)) for other in others)
+    found = tuple([numbers.setdefault(other, len(numbers)) for other in others])
     return found or (0,) * len(columns[axis])
 
 
@@ -130,8 +130,8 @@ def spans(alike: Classes, column: Column) -> Column:
     found: dict[int, Range] = {}
     for number, (start, stop) in zip(alike, column, strict=True):
         low, high = found.get(number, (start, stop))
-        found[number] = (min(low, start), max(high, stop))
-    return tuple(found[number] for number in alike)
+        found[number] = (start if start < low else low, stop if stop > high else high)
+    return tuple([found[number] for number in alike])
 
 
 def extend(axis: int, columns: Columns, alike: Classes, wanted: Wanted, after: Column) -> Step | None:
@@ -150,7 +150,7 @@ def extend(axis: int, columns: Columns, alike: Classes, wanted: Wanted, after: C
     groups = extensions(alike, columns[axis], wanted)
     if groups is None:
         return None
-    received = sum(group.moved * width(columns, group.places[0], axis) for group in groups)
+    received = sum([group.moved * width(columns, group.places[0], axis) for group in groups])
     return Step(axis, None, columns, _with(columns, axis, after), groups, received)
 
 
@@ -177,7 +177,7 @@ def exchange(
     received = 0
     for group in groups:
         first = group.places[0]
-        made = tiles(columns[split_axis][first], tuple(split[place] for place in group.takers))
+        made = tiles(columns[split_axis][first], tuple([split[place] for place in group.takers]))
         if made is None:
             return None
         moved = 0

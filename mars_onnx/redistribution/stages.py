@@ -270,7 +270,7 @@ class _Search:
     def _promising(self, columns: Columns, cost: _Cost) -> bool:
         """Whether something better than the best so far may follow: whatever is missing has yet to be received."""
         limit = MAX_EXCESS * self.least
-        if cost.received > limit:
+        if cost.received > limit or (self.best is not None and cost >= self.best):
             return False
         least = cost.received + self.lack.of(columns)
         return least <= limit and (self.best is None or _Cost(least, cost.collectives) < self.best)
