@@ -129,8 +129,10 @@ def _extension(group: _Group, column: Column, wanted: Wanted) -> Extension | Non
         pattern = Pattern.HALO_EXCHANGE
         # Who lacks nothing (or needs nothing) gets back what it gives, so that every node has an output, at no cost.
         ranges = tuple(
-            piece if range_ is None or _within(range_, has) else range_
-            for range_, has, piece in zip(wants, own, group.pieces, strict=True)
+            [
+                piece if range_ is None or _within(range_, has) else range_
+                for range_, has, piece in zip(wants, own, group.pieces, strict=True)
+            ]
         )
     moved = sum([length(r) - overlap(r, piece) for r, piece in zip(ranges, group.pieces, strict=True)])
     return Extension(group.places, group.pieces, ranges, pattern, moved)
@@ -147,11 +149,11 @@ def gatherings(alike: Classes, column: Column, wanted: Wanted) -> tuple[Gatherin
     found: list[Gathering] = []
     for group in _groups(alike, column, wanted) or ():
         whole = _union(group.pieces)
-        takers = tuple(place for place in group.places if wanted[place] is not None)
-        if whole is None or len(takers) < 2 or any(wanted[place] != whole for place in takers):
+        takers = tuple([place for place in group.places if wanted[place] is not None])
+        if whole is None or len(takers) < 2 or [wanted[place] for place in takers].count(whole) < len(takers):
             return None
         lacks = [length(whole) - length(piece) for piece in group.pieces]
-        lacking = tuple(lack for place, lack in zip(group.places, lacks, strict=True) if wanted[place] is not None)
+        lacking = tuple([lack for place, lack in zip(group.places, lacks, strict=True) if wanted[place] is not None])
         found.append(Gathering(group.places, group.pieces, whole, takers, lacking))
     return tuple(found)
 
@@ -176,16 +178,22 @@ def _groups(alike: Classes, column: Column, wanted: Wanted) -> tuple[_Group, ...
         column: What everyone has along the axis.
         wanted: What is wanted along it.
     """
-    members: dict[int, list[int]] = {}
-    for place, number in enumerate(alike):
-        members.setdefault(number, []).append(place)
     groups: list[_Group] = []
-    for places in members.values():
+    for places in _members(alike):
         inner = _groups_of_class(tuple([column[p] for p in places]), tuple([wanted[p] for p in places]))
         if inner is None:
             return None
         groups += [_Group(tuple([places[i] for i in group.places]), group.pieces) for group in inner]
     return tuple(groups)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _members(alike: Classes) -> tuple[tuple[int, ...], ...]:
+    """The places of every class."""
+    members: dict[int, list[int]] = {}
+    for place, number in enumerate(alike):
+        members.setdefault(number, []).append(place)
+    return tuple(map(tuple, members.values()))
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -267,8 +275,9 @@ def _components(
 
 def _union(pieces: Sequence[Range]) -> Range | None:
     """The union of sorted ranges where it has no gap."""
-    if any(stop != start for (_, stop), (start, _) in pairwise(pieces)):
-        return None
+    for (_, stop), (start, _) in pairwise(pieces):
+        if stop != start:
+            return None
     return pieces[0][0], pieces[-1][1]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mars_onnx.geometry import Box, Layout, Range, hull, intersect, subtract, volume
+from mars_onnx.geometry import Box, Layout, Range, contains, hull, intersect, subtract, volume
 from mars_onnx.redistribution.groups import shares
 from mars_onnx.redistribution.patterns import Boxes, Planned, replaced
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern, received
@@ -123,6 +123,8 @@ def _groups(source: Layout, needs: Boxes) -> list[_Group]:
 
 
 def _covered(need: Box, boxes: set[Box]) -> bool:
+    if any(contains(box, need) for box in boxes):
+        return True
     rest = [need]
     for box in sorted(boxes):
         rest = [left for piece in rest for left in subtract(piece, box)]

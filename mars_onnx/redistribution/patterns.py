@@ -22,7 +22,6 @@ from mars_onnx.redistribution.groups import (
     Gathering,
     Wanted,
     extensions,
-    length,
     tiles,
 )
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
@@ -183,7 +182,7 @@ def exchange(
         moved = 0
         for place, lack, tile in zip(group.takers, group.lacks, made, strict=True):
             split_column[place] = tile
-            moved += lack * length(tile)
+            moved += lack * (tile[1] - tile[0])
         received += moved * width(columns, first, axis, split_axis)
     changed = _with(_with(columns, axis, after), split_axis, tuple(split_column))
     return Step(axis, split_axis, columns, changed, groups, received)

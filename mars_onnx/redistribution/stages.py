@@ -251,11 +251,9 @@ class _Search:
 
     def _wide(self, axis: int, column: Column, alike: Classes) -> tuple[Wanted, Column]:
         """As much as can be wanted of an axis, and what everyone has then."""
-        after = tuple(
-            has if want is None else span
-            for has, want, span in zip(column, self.wanted[axis], spans(alike, column), strict=True)
-        )
-        wanted = tuple(None if want is None else end for want, end in zip(self.wanted[axis], after, strict=True))
+        wants = self.wanted[axis]
+        wanted = tuple([None if want is None else span for want, span in zip(wants, spans(alike, column), strict=True)])
+        after = tuple([has if want is None else want for has, want in zip(column, wanted, strict=True)])
         return wanted, after
 
     def _known(self, columns: Columns, cost: _Cost, widened: frozenset[int]) -> bool:
@@ -273,15 +271,15 @@ class _Search:
         if cost.received > limit or (self.best is not None and cost >= self.best):
             return False
         least = cost.received + self.lack.of(columns)
-        return least <= limit and (self.best is None or _Cost(least, cost.collectives) < self.best)
+        return least <= limit and (self.best is None or (least, cost.collectives) < self.best)
 
 
 def _decomposed(held: Boxes, needs: Boxes, distance: Distance) -> list[Planned] | None:
     ranks = tuple(sorted(held))
-    columns = tuple(zip(*(held[rank] for rank in ranks), strict=True))
+    columns = tuple(zip(*[held[rank] for rank in ranks], strict=True))
     nothing = (None,) * len(columns)
-    wanted: tuple[Wanted, ...] = tuple(zip(*(needs.get(rank, nothing) for rank in ranks), strict=True))
-    goal = tuple(zip(*(needs.get(rank, held[rank]) for rank in ranks), strict=True))
+    wanted: tuple[Wanted, ...] = tuple(zip(*[needs.get(rank, nothing) for rank in ranks], strict=True))
+    goal = tuple(zip(*[needs.get(rank, held[rank]) for rank in ranks], strict=True))
     axes = _farthest_first(columns, goal, ranks, distance)
     lack = _Lack.between(columns, wanted, axes)
     least = lack.of(columns)
