@@ -8,7 +8,7 @@ from math import gcd
 from typing import NamedTuple
 
 from mars_onnx.geometry import Range, volume
-from mars_onnx.redistribution.groups import Extension, Gathering, length, overlap
+from mars_onnx.redistribution.groups import Column, Extension, Gathering, length, overlap
 from mars_onnx.redistribution.patterns import Planned, Step, width
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
 
@@ -75,7 +75,7 @@ def _proportions(sizes: Sizes) -> tuple[Sizes, int]:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _extended(pattern: Pattern, pieces: Sequence[Range], ranges: Sequence[Range]) -> tuple[Sizes, int]:
+def _extended(pattern: Pattern, pieces: Column, ranges: Column) -> tuple[Sizes, int]:
     """The same of a group in which members come to have ranges, where a place along the axis is of one element."""
     if pattern is Pattern.ALL_GATHER:
         return _proportions(tuple(map(length, pieces)))

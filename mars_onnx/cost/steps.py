@@ -96,6 +96,7 @@ def move_seconds(pool: Pool, source: Layout, target: Layout, bits: int) -> float
         bits: Width of an element.
     """
     if pool.collectives.overheads:
+        # What software adds depends on more than how much is moved.
         return _seconds_of_parts(move_parts(pool, source, target, bits))
     interconnect, width = interconnect_of(pool), bits / 8
     moved = amounts_of(planned(source, target, pool.distance))

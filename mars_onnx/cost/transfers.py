@@ -69,7 +69,7 @@ class Step:
                 for stretch in stretches:
                     for channel in stretch.channels:
                         busy[channel] += size
-            needed = [size * rate for size, rate in zip(busy, self.rates, strict=True)]
+            needed = [total * rate for total, rate in zip(busy, self.rates, strict=True)]
             # Of transfers with equal latencies the steepest is the slowest.
             steepest: dict[float, float] = {}
             for latency, size, stretches in zip(self.latencies, sizes, self.routes, strict=True):
@@ -101,7 +101,7 @@ class Step:
         busy = self._busy(sizes) * arrays.beta
         own = sizes[..., None] * arrays.own
         # Messages queue up at the busiest stretch only: at the others they arrive, and go on, one by one.
-        waits = (busy.take(arrays.stretches, axis=-1).max(axis=-1) - own).max(axis=-1)
+        waits = (busy[..., arrays.stretches].max(axis=-1) - own).max(axis=-1)
         needed: FloatArray = own.sum(axis=-1) + np.maximum(waits, 0.0)
         return needed
 
@@ -111,9 +111,6 @@ class Step:
         Not as a product of matrices: that adds up in another order on another processor, and wakes other cores.
         """
         uses = self._arrays.uses
-        if sizes.size * uses.shape[1] <= _AT_ONCE:
-            together: FloatArray = (sizes[..., None] * uses).sum(axis=-2)
-            return together
         rounds = sizes.reshape(-1, sizes.shape[-1])
         several = max(1, _AT_ONCE // max(1, uses.size))
         blocks: list[FloatArray] = [

@@ -146,8 +146,8 @@ class _Lack:
     common: dict[int, dict[Column, tuple[int, ...]]]
 
     @staticmethod
-    def between(columns: Columns, wanted: tuple[Wanted, ...], axes: Sequence[int]) -> _Lack:
-        """For a search that starts from columns."""
+    def along(axes: Sequence[int], wanted: tuple[Wanted, ...]) -> _Lack:
+        """Where everyone has what it wants of all other dimensions."""
         lengths = [[0 if want is None else length(want) for want in column] for column in wanted]
         unchanged = [1] * len(wanted[0])
         for axis, own in enumerate(lengths):
@@ -163,12 +163,8 @@ class _Lack:
             column, known = columns[axis], self.common[axis]
             common = known.get(column)
             if common is None:
-                common = known[column] = tuple(
-                    [
-                        0 if want is None else overlap(has, want)
-                        for has, want in zip(column, self.wanted[axis], strict=True)
-                    ]
-                )
+                pairs = zip(column, self.wanted[axis], strict=True)
+                common = known[column] = tuple([0 if want is None else overlap(has, want) for has, want in pairs])
             elements = map(mul, elements, common)
         return self.needed - sum(elements)
 
@@ -281,7 +277,7 @@ def _decomposed(held: Boxes, needs: Boxes, distance: Distance) -> list[Planned] 
     wanted: tuple[Wanted, ...] = tuple(zip(*[needs.get(rank, nothing) for rank in ranks], strict=True))
     goal = tuple(zip(*[needs.get(rank, held[rank]) for rank in ranks], strict=True))
     axes = _farthest_first(columns, goal, ranks, distance)
-    lack = _Lack.between(columns, wanted, axes)
+    lack = _Lack.along(axes, wanted)
     least = lack.of(columns)
     # Widening multiplies the possibilities and is seldom needed, hence only after all else. Where everyone keeps its
     # place along all axes, it is of no use.
