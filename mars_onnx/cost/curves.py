@@ -45,16 +45,19 @@ class Curve:
     @staticmethod
     def highest(lines: Iterable[Line]) -> Curve:
         """The maximum of lines, of which there is one at least."""
-        return _curve(_envelope(sorted(set(lines)), 0.0, inf, -1.0))
+        different = sorted(set(lines))
+        return Curve.straight(*different[0]) if len(different) == 1 else _curve(_envelope(different, 0.0, inf, -1.0))
 
     @staticmethod
     def sum(terms: Sequence[tuple[float, Curve]]) -> Curve:
         """The sum of curves, each so many times."""
+        if len(terms) == 1 and terms[0][0] == 1:
+            return terms[0][1]
         pieces: list[tuple[float, Line]] = []
-        for low, _ in _intervals([curve for _, curve in terms]):
+        for low in _starts([curve for _, curve in terms]):
             lines = [(times, curve._line(low)) for times, curve in terms]
-            base, slope = (sum(times * line[part] for times, line in lines) for part in (0, 1))
-            pieces.append((low, (base, slope)))
+            base = sum([times * line[0] for times, line in lines])
+            pieces.append((low, (base, sum([times * line[1] for times, line in lines]))))
         return _curve(pieces)
 
     @staticmethod
@@ -81,7 +84,12 @@ def _curve(pieces: Iterable[tuple[float, Line]]) -> Curve:
 
 def _intervals(curves: Sequence[Curve]) -> Iterator[tuple[float, float]]:
     """Where all curves are straight."""
-    return pairwise([*sorted({start for curve in curves for start in curve.starts} or {0.0}), inf])
+    return pairwise([*_starts(curves), inf])
+
+
+def _starts(curves: Sequence[Curve]) -> list[float]:
+    """Where pieces of any of the curves start."""
+    return sorted({start for curve in curves for start in curve.starts} or {0.0})
 
 
 def _extreme(curves: Sequence[Curve], sign: float) -> Curve:

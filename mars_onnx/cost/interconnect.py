@@ -16,7 +16,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from functools import reduce
-from math import gcd
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -40,7 +39,7 @@ from mars_onnx.cost.rounds import (
     scatter_broadcast,
     tree_broadcast,
 )
-from mars_onnx.cost.sizes import Sizes, assembled, sizes_of
+from mars_onnx.cost.sizes import Amounts, Sizes, amounts_of, assembled
 from mars_onnx.cost.transfers import Step, likeness, step_of
 from mars_onnx.geometry import intersect, volume
 from mars_onnx.pool import Pool
@@ -93,9 +92,10 @@ class _Collectives(ABC, Generic[Time]):
     def step(self, pairs: Sequence[Pair]) -> Step:
         """The step in which every pair (source, target) exchanges a message."""
         key = tuple(pairs)
-        if key not in self._steps:
-            self._steps[key] = step_of(self._pool, key)
-        return self._steps[key]
+        found = self._steps.get(key)
+        if found is None:
+            found = self._steps[key] = step_of(self._pool, key)
+        return found
 
     def ring(self, group: Sequence[int]) -> tuple[int, ...]:
         """The order round which a ring goes: group by group of the pool, so that it leaves each only once."""
@@ -325,22 +325,27 @@ class Interconnect(_Collectives[FloatArray]):
 
     def collective(self, collective: Collective, bytes_per_element: float) -> float:
         """Seconds of one collective of a plan."""
-        sizes = sizes_of(collective)
-        unit = gcd(*sizes)
-        if not unit:
+        [amounts] = amounts_of([collective])
+        if not amounts.unit:
             return 0.0
-        group = self._like(collective.group)
-        key = (collective.pattern, group, collective.offset, tuple(size // unit for size in sizes))
+        return self.moved(amounts, bytes_per_element) + self._overhead(collective, bytes_per_element)
+
+    def moved(self, amounts: Amounts, bytes_per_element: float) -> float:
+        """The same without what software adds."""
+        if not amounts.unit:
+            return 0.0
+        key = (amounts.pattern, self._like(amounts.group), amounts.offset, amounts.proportions)
         curve = self._curves.get(key)
         if curve is None:
             curve = self._curves[key] = self._scaled.of(*key)
-        return curve.at(unit * bytes_per_element) + self._overhead(collective, bytes_per_element)
+        return curve.at(amounts.unit * bytes_per_element)
 
     def _like(self, group: tuple[int, ...]) -> tuple[int, ...]:
         """The first group that anyone has asked for in which everything takes as long: plans have hundreds of these."""
-        if group not in self._alike:
-            self._alike[group] = self._first.setdefault(likeness(self._pool, group), group)
-        return self._alike[group]
+        found = self._alike.get(group)
+        if found is None:
+            found = self._alike[group] = self._first.setdefault(likeness(self._pool, group), group)
+        return found
 
     def _overhead(self, collective: Collective, bytes_per_element: float) -> float:
         """What the pool says that software adds."""

@@ -51,7 +51,7 @@ def _everyone(groups: Groups) -> tuple[Pair, ...]:
 
 def _rows(sizes: FloatArray) -> FloatArray:
     """``[..., groups, rounds, transfers]`` to ``[..., rounds, groups * transfers]``."""
-    moved = np.moveaxis(sizes, -3, -2)
+    moved = sizes.swapaxes(-3, -2)
     return moved.reshape(*moved.shape[:-2], -1)
 
 
@@ -145,11 +145,9 @@ def direct_scatter(groups: Groups, pieces: FloatArray, overlap: bool = False) ->
 def pairwise_exchange(groups: Groups, matrix: FloatArray, overlap: bool = False) -> list[Rounds]:
     """``n - 1`` rounds; in round ``r`` place ``i`` sends to ``i + r``. ``matrix``: ``[..., groups, from, to]``."""
     count = matrix.shape[-1]
-    places = np.arange(count)
-    return [
-        Rounds(_around(groups, step), _rows(matrix[..., None, places, (places + step) % count]))
-        for step in range(1, count)
-    ]
+    places, steps = np.arange(count), np.arange(1, count)[:, None]
+    sent = _rows(matrix[..., places, (places + steps) % count])
+    return [Rounds(_around(groups, step), sent[..., step - 1 : step, :]) for step in range(1, count)]
 
 
 def direct_exchange(groups: Groups, matrix: FloatArray, overlap: bool = False) -> list[Rounds]:

@@ -14,12 +14,13 @@ import numpy as np
 
 from mars_onnx.cost.interconnect import Interconnect
 from mars_onnx.cost.shares import Designs, PhaseSeconds, phase_seconds, phases_seconds
+from mars_onnx.cost.sizes import amounts_of
 from mars_onnx.cost.timeline import Event, seconds_of
 from mars_onnx.errors import InputError
 from mars_onnx.geometry import Box, Layout, volume
 from mars_onnx.pool.topology import Pool
 from mars_onnx.redistribution.plan import Collective
-from mars_onnx.redistribution.planner import communication
+from mars_onnx.redistribution.planner import communication, planned
 from mars_onnx.rules.base import Signature
 from mars_onnx.sharding.lowering import Sharding, lower, ring_shift
 from mars_onnx.sharding.strategy import Strategy
@@ -84,7 +85,7 @@ def _price(pool: Pool, layers: Sequence[PlacedLayer]) -> None:
     shardings = [lower(signature, strategy, members) for signature, strategy, members, _ in layers]
     nodes = [(own[0], sharding, own[3]) for own, sharding in zip(layers, shardings, strict=True)]
     for own, sharding, phases in zip(layers, shardings, phases_seconds(pool, nodes), strict=True):
-        _LAYERS[pool, own] = seconds_of([part.event for part in _layer_parts(pool, own[0], sharding, phases)])
+        _LAYERS[pool, own] = _seconds_of_parts(_layer_parts(pool, own[0], sharding, phases))
 
 
 def layer_parts(
@@ -129,12 +130,21 @@ def move_seconds(pool: Pool, source: Layout, target: Layout, bits: int) -> float
         target: Where it is needed.
         bits: Width of an element.
     """
-    return seconds_of([part.event for part in move_parts(pool, source, target, bits)])
+    if pool.collectives.overheads:
+        # What software adds depends on more than how much is moved.
+        return _seconds_of_parts(move_parts(pool, source, target, bits))
+    interconnect, width = interconnect_of(pool), bits / 8
+    moved = amounts_of(planned(source, target, pool.distance))
+    return seconds_of((own.group, interconnect.moved(own, width)) for own in moved)
 
 
 def move_parts(pool: Pool, source: Layout, target: Layout, bits: int, label: str = "") -> Iterator[Part]:
     """A redistribution; see :func:`move_seconds`."""
     return _collectives(pool, communication(source, target, pool.distance), bits, label)
+
+
+def _seconds_of_parts(parts: Iterable[Part]) -> float:
+    return seconds_of((part.event.ranks, part.event.seconds) for part in parts)
 
 
 def _collectives(pool: Pool, collectives: Iterable[Collective], bits: int, label: str) -> Iterator[Part]:

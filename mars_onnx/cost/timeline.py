@@ -5,7 +5,7 @@ In lockstep, events are grouped in steps, and accelerators begin and end a step 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -109,12 +109,13 @@ def schedule_steps(steps: Sequence[Step], ranks: int) -> Timeline:
     return run.timeline()
 
 
-def seconds_of(events: Sequence[Event]) -> float:
-    """How long events take that nothing precedes."""
-    run = _Run(_count(events))
-    for event in events:
-        run.perform(event)
-    return max(run.ends, default=0.0)
+def seconds_of(events: Iterable[tuple[Sequence[int], float]]) -> float:
+    """How long events take that nothing precedes, of which each is told as its ranks and seconds."""
+    free: dict[int, float] = {}
+    for ranks, seconds in events:
+        end = max([free.get(rank, 0.0) for rank in ranks], default=0.0) + seconds
+        free |= dict.fromkeys(ranks, end)
+    return max(free.values(), default=0.0)
 
 
 def _count(events: Sequence[Event]) -> int:

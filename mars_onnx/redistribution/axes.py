@@ -78,4 +78,4 @@ def _fragment_in(fragment: Fragment, order: Order) -> Fragment:
 
 
 def _box_in(box: Box, order: Order) -> Box:
-    return tuple(box[axis] for axis in order)
+    return tuple([box[axis] for axis in order])

@@ -7,9 +7,9 @@ out about them is remembered.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby, pairwise
+from typing import NamedTuple
 
 from mars_onnx.geometry import Range
 from mars_onnx.redistribution.plan import Pattern
@@ -27,16 +27,14 @@ Classes = tuple[int, ...]
 REMEMBERED = 1 << 14
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
+class _Group(NamedTuple):
     """Places in the order of their disjoint pieces along the axis."""
 
     places: tuple[int, ...]
     pieces: tuple[Range, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Extension:
+class Extension(NamedTuple):
     """A group in which members get what they want along an axis: each gives a piece and has a range afterwards.
 
     Attributes:
@@ -54,8 +52,7 @@ class Extension:
     moved: int
 
 
-@dataclass(frozen=True, slots=True)
-class Gathering:
+class Gathering(NamedTuple):
     """A group in which all who want something want all: the half of an AllToAll that gathers.
 
     Attributes:
@@ -121,23 +118,29 @@ def extensions(alike: Classes, column: Column, wanted: Wanted) -> tuple[Extensio
 
 def _extension(group: _Group, column: Column, wanted: Wanted) -> Extension | None:
     own, wants = [column[place] for place in group.places], [wanted[place] for place in group.places]
-    lacking = sum(range_ is not None and not _within(range_, has) for range_, has in zip(wants, own, strict=True))
     idle = wants.count(None)
     # Few receivers among many who only give are better off with sends.
-    if idle and (lacking < 2 or 2 * idle > len(wants)):
+    if idle and (2 * idle > len(wants) or _lacking(wants, own) < 2):
         return None
     whole = _union(group.pieces)
-    if whole is not None and all(range_ == whole for range_ in wants):
+    if whole is not None and wants.count(whole) == len(wants):
         pattern, ranges = Pattern.ALL_GATHER, (whole,) * len(wants)
     else:
         pattern = Pattern.HALO_EXCHANGE
         # Who lacks nothing (or needs nothing) gets back what it gives, so that every node has an output, at no cost.
         ranges = tuple(
-            piece if range_ is None or _within(range_, has) else range_
-            for range_, has, piece in zip(wants, own, group.pieces, strict=True)
+            [
+                piece if range_ is None or _within(range_, has) else range_
+                for range_, has, piece in zip(wants, own, group.pieces, strict=True)
+            ]
         )
-    moved = sum(length(r) - overlap(r, piece) for r, piece in zip(ranges, group.pieces, strict=True))
+    moved = sum([length(r) - overlap(r, piece) for r, piece in zip(ranges, group.pieces, strict=True)])
     return Extension(group.places, group.pieces, ranges, pattern, moved)
+
+
+def _lacking(wants: Sequence[Range | None], own: Sequence[Range]) -> int:
+    """How many do not have all they want."""
+    return sum(range_ is not None and not _within(range_, has) for range_, has in zip(wants, own, strict=True))
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -146,11 +149,11 @@ def gatherings(alike: Classes, column: Column, wanted: Wanted) -> tuple[Gatherin
     found: list[Gathering] = []
     for group in _groups(alike, column, wanted) or ():
         whole = _union(group.pieces)
-        takers = tuple(place for place in group.places if wanted[place] is not None)
-        if whole is None or len(takers) < 2 or any(wanted[place] != whole for place in takers):
+        takers = tuple([place for place in group.places if wanted[place] is not None])
+        if whole is None or len(takers) < 2 or [wanted[place] for place in takers].count(whole) < len(takers):
             return None
         lacks = [length(whole) - length(piece) for piece in group.pieces]
-        lacking = tuple(lack for place, lack in zip(group.places, lacks, strict=True) if wanted[place] is not None)
+        lacking = tuple([lack for place, lack in zip(group.places, lacks, strict=True) if wanted[place] is not None])
         found.append(Gathering(group.places, group.pieces, whole, takers, lacking))
     return tuple(found)
 
@@ -175,16 +178,22 @@ def _groups(alike: Classes, column: Column, wanted: Wanted) -> tuple[_Group, ...
         column: What everyone has along the axis.
         wanted: What is wanted along it.
     """
+    groups: list[_Group] = []
+    for places in _members(alike):
+        inner = _groups_of_class(tuple([column[p] for p in places]), tuple([wanted[p] for p in places]))
+        if inner is None:
+            return None
+        groups += [_Group(tuple([places[i] for i in group.places]), group.pieces) for group in inner]
+    return tuple(groups)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _members(alike: Classes) -> tuple[tuple[int, ...], ...]:
+    """The places of every class."""
     members: dict[int, list[int]] = {}
     for place, number in enumerate(alike):
         members.setdefault(number, []).append(place)
-    groups: list[_Group] = []
-    for places in members.values():
-        inner = _groups_of_class(tuple(column[p] for p in places), tuple(wanted[p] for p in places))
-        if inner is None:
-            return None
-        groups += [_Group(tuple(places[i] for i in group.places), group.pieces) for group in inner]
-    return tuple(groups)
+    return tuple(map(tuple, members.values()))
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -242,18 +251,22 @@ def _components(
             i = parent[i]
         return i
 
+    takers: dict[Range, list[int]] = {}
     for i, all_wanted in enumerate(wanted):
         for want in all_wanted:
-            if _within(want, ranges[i]):
-                continue
-            covered = 0
-            for j, piece in enumerate(pieces):
-                common = overlap(piece, want)
-                if common:
-                    covered += common
-                    parent[root(j)] = root(i)
-            if covered != length(want):
-                return None
+            if not _within(want, ranges[i]):
+                takers.setdefault(want, []).append(i)
+    for want, places in takers.items():
+        covered = 0
+        for j, piece in enumerate(pieces):
+            common = overlap(piece, want)
+            if common:
+                covered += common
+                parent[root(j)] = root(places[0])
+        if covered != length(want):
+            return None
+        for i in places[1:]:
+            parent[root(i)] = root(places[0])
     members: dict[int, list[int]] = {}
     for i in range(len(pieces)):
         members.setdefault(root(i), []).append(i)
@@ -262,8 +275,9 @@ def _components(
 
 def _union(pieces: Sequence[Range]) -> Range | None:
     """The union of sorted ranges where it has no gap."""
-    if any(stop != start for (_, stop), (start, _) in pairwise(pieces)):
-        return None
+    for (_, stop), (start, _) in pairwise(pieces):
+        if stop != start:
+            return None
     return pieces[0][0], pieces[-1][1]
 
 

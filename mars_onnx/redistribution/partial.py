@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mars_onnx.geometry import Box, Layout, Range, hull, intersect, subtract, volume
+from mars_onnx.geometry import Box, Layout, Range, contains, hull, intersect, subtract, volume
 from mars_onnx.redistribution.groups import shares
-from mars_onnx.redistribution.patterns import Boxes, replaced
+from mars_onnx.redistribution.patterns import Boxes, Planned, replaced
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern, received
 from mars_onnx.redistribution.sources import Distance, Holders, Piece, sends
-from mars_onnx.redistribution.stages import MAX_EXCESS, lacking, missing_volume, plan_values
+from mars_onnx.redistribution.stages import MAX_EXCESS, missing_volume, plan_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class _Resolution:
     complete: bool
 
 
-def plan_parts(source: Layout, needs: Boxes, distance: Distance) -> tuple[list[Collective], bool]:
+def plan_parts(source: Layout, needs: Boxes, distance: Distance) -> tuple[list[Planned], bool]:
     """Collectives after which every rank in ``needs`` can compute its box of a partial tensor.
 
     Returns:
@@ -59,14 +59,14 @@ def plan_parts(source: Layout, needs: Boxes, distance: Distance) -> tuple[list[C
         if related or not direct_better:
             limit = MAX_EXCESS * min(least, direct_volume) if related else least
             allowed = [resolution for resolution in resolutions if resolution.estimate <= limit]
-            plans: list[list[Collective]] = []
+            plans: list[list[Planned]] = []
             for resolution in allowed:
                 plans.append([*resolution.collectives, *plan_values(resolution.held, needs, distance)])
-                if all(collective.pattern is not Pattern.SEND_RECV for collective in plans[-1]):
+                if not any(isinstance(own, Collective) and own.pattern is Pattern.SEND_RECV for own in plans[-1]):
                     return plans[-1], True
             if not direct_better:
                 return plans[0], True
-    return _direct(source, needs, distance), False
+    return [*_direct(source, needs, distance)], False
 
 
 def part_tiles(source: Layout, needs: Boxes, distance: Distance) -> list[dict[int, list[Piece]]]:
@@ -123,6 +123,8 @@ def _groups(source: Layout, needs: Boxes) -> list[_Group]:
 
 
 def _covered(need: Box, boxes: set[Box]) -> bool:
+    if any(contains(box, need) for box in boxes):
+        return True
     rest = [need]
     for box in sorted(boxes):
         rest = [left for piece in rest for left in subtract(piece, box)]
@@ -175,8 +177,8 @@ def _reduced(source: Layout, groups: Sequence[_Group], needs: Boxes, axis: int |
             )
         )
     moved = sum(sum(received(collective)) for collective in collectives)
-    complete = not lacking(held, needs)
-    return _Resolution(tuple(collectives), held, moved + missing_volume(held, needs), complete)
+    missing = missing_volume(held, needs)
+    return _Resolution(tuple(collectives), held, moved + missing, not missing)
 
 
 def _scattered(group: _Group, axis: int, needs: Mapping[int, Box]) -> list[tuple[int, Range | None]] | None:

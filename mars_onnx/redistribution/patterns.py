@@ -22,7 +22,6 @@ from mars_onnx.redistribution.groups import (
     Gathering,
     Wanted,
     extensions,
-    length,
     tiles,
 )
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
@@ -52,6 +51,17 @@ class Step(NamedTuple):
     after: Columns
     groups: tuple[Extension, ...] | tuple[Gathering, ...]
     received: int
+
+
+class Regular(NamedTuple):
+    """A step among members with these ranks."""
+
+    step: Step
+    ranks: tuple[int, ...]
+
+
+Planned = Collective | Regular
+"""A collective, or a step that is told as collectives when somebody wants them."""
 
 
 def replaced(box: Box, axis: int, extent: Range) -> Box:
@@ -106,7 +116,7 @@ def classes(columns: Columns, axis: int) -> Classes:
     """Per place a number that is the same for members whose boxes are equal in all other dimensions."""
     numbers: dict[tuple[Range, ...], int] = {}
     others = zip(*columns[:axis], *columns[axis + 1 :], strict=True)
-    found = tuple(numbers.setdefault(other, len(numbers)) for other in others)
+    found = tuple([numbers.setdefault(other, len(numbers)) for other in others])
     return found or (0,) * len(columns[axis])
 
 
@@ -119,8 +129,8 @@ def spans(alike: Classes, column: Column) -> Column:
     found: dict[int, Range] = {}
     for number, (start, stop) in zip(alike, column, strict=True):
         low, high = found.get(number, (start, stop))
-        found[number] = (min(low, start), max(high, stop))
-    return tuple(found[number] for number in alike)
+        found[number] = (start if start < low else low, stop if stop > high else high)
+    return tuple([found[number] for number in alike])
 
 
 def extend(axis: int, columns: Columns, alike: Classes, wanted: Wanted, after: Column) -> Step | None:
@@ -139,7 +149,7 @@ def extend(axis: int, columns: Columns, alike: Classes, wanted: Wanted, after: C
     groups = extensions(alike, columns[axis], wanted)
     if groups is None:
         return None
-    received = sum(group.moved * _width(columns, group.places[0], axis) for group in groups)
+    received = sum([group.moved * width(columns, group.places[0], axis) for group in groups])
     return Step(axis, None, columns, _with(columns, axis, after), groups, received)
 
 
@@ -166,20 +176,27 @@ def exchange(
     received = 0
     for group in groups:
         first = group.places[0]
-        made = tiles(columns[split_axis][first], tuple(split[place] for place in group.takers))
+        made = tiles(columns[split_axis][first], tuple([split[place] for place in group.takers]))
         if made is None:
             return None
         moved = 0
         for place, lack, tile in zip(group.takers, group.lacks, made, strict=True):
             split_column[place] = tile
-            moved += lack * length(tile)
-        received += moved * _width(columns, first, axis, split_axis)
+            moved += lack * (tile[1] - tile[0])
+        received += moved * width(columns, first, axis, split_axis)
     changed = _with(_with(columns, axis, after), split_axis, tuple(split_column))
     return Step(axis, split_axis, columns, changed, groups, received)
 
 
-def collectives_of(step: Step, ranks: Sequence[int]) -> list[Collective]:
-    """The collectives of a step among members with these ranks."""
+def collectives_of(planned: Iterable[Planned]) -> list[Collective]:
+    """The collectives of what is planned, in its order."""
+    made: list[Collective] = []
+    for own in planned:
+        made += [own] if isinstance(own, Collective) else _collectives_of_step(*own)
+    return made
+
+
+def _collectives_of_step(step: Step, ranks: Sequence[int]) -> list[Collective]:
     before, axis = list(zip(*step.before, strict=True)), step.axis
     made: list[Collective] = []
     for group in step.groups:
@@ -209,7 +226,7 @@ def _with(columns: Columns, axis: int, column: Column) -> Columns:
     return (*columns[:axis], column, *columns[axis + 1 :])
 
 
-def _width(columns: Columns, place: int, *without: int) -> int:
+def width(columns: Columns, place: int, *without: int) -> int:
     """Number of elements of a box per unit of length along the dimensions ``without``."""
     result = 1
     for axis, column in enumerate(columns):

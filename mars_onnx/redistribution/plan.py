@@ -118,23 +118,23 @@ class Plan:
 
 def received(collective: Collective) -> list[int]:
     """Per member of the group, how many elements reach its memory from others, if no more move than must."""
-    counts: list[int] = []
-    for given, taken in zip(collective.inputs, collective.outputs, strict=True):
-        own = volume(given.box) if given else 0
-        got = volume(taken.box) if taken else 0
-        match collective.pattern:
-            case Pattern.ALL_REDUCE:
-                # A ring moves 2(n-1)/n of the box through every member (Patarasuk and Yuan, 2009).
-                counts.append(2 * (len(collective.group) - 1) * own // len(collective.group))
-            case Pattern.REDUCE_SCATTER:
-                counts.append((len(collective.group) - 1) * got)
-            case Pattern.SEND_RECV | Pattern.SHIFT:
-                counts.append(got)
-            case Pattern.BROADCAST:
-                counts.append(0 if given else got)
-            case _:
-                counts.append(got - _overlap(given, taken))
-    return counts
+    members = len(collective.group)
+    match collective.pattern:
+        case Pattern.ALL_REDUCE:
+            # A ring moves 2(n-1)/n of the box through every member (Patarasuk and Yuan, 2009).
+            return [2 * (members - 1) * _elements(given) // members for given in collective.inputs]
+        case Pattern.REDUCE_SCATTER:
+            return [(members - 1) * _elements(taken) for taken in collective.outputs]
+        case Pattern.SEND_RECV | Pattern.SHIFT:
+            return [_elements(taken) for taken in collective.outputs]
+    pairs = zip(collective.inputs, collective.outputs, strict=True)
+    if collective.pattern is Pattern.BROADCAST:
+        return [0 if given else _elements(taken) for given, taken in pairs]
+    return [_elements(taken) - _overlap(given, taken) for given, taken in pairs]
+
+
+def _elements(fragment: Fragment | None) -> int:
+    return volume(fragment.box) if fragment else 0
 
 
 def _overlap(given: Fragment | None, taken: Fragment | None) -> int:

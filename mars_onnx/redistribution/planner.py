@@ -9,7 +9,7 @@ from functools import lru_cache
 from mars_onnx.geometry import Box, Layout, contains, volume
 from mars_onnx.redistribution.axes import collectives_in, inverse, layout_in, order_of, plan_in
 from mars_onnx.redistribution.partial import part_tiles, plan_parts
-from mars_onnx.redistribution.patterns import Boxes
+from mars_onnx.redistribution.patterns import Boxes, Planned, collectives_of
 from mars_onnx.redistribution.plan import Assembly, Collective, Fragment, Pattern, Plan
 from mars_onnx.redistribution.sources import Distance, Holders, index_distance, sends
 from mars_onnx.redistribution.stages import direct_tiles, plan_values
@@ -35,12 +35,14 @@ def redistribute(source: Layout, target: Layout, distance: Distance = index_dist
         ValueError: The layouts are of different shapes, name a rank twice, or ``target`` is partial or needs what
             nobody holds.
     """
-    held, needs = _checked(source, target)
+    _check(source, target)
     order = order_of(source, target)
     if order is not None:
         return plan_in(redistribute(layout_in(source, order), layout_in(target, order), distance), inverse(order))
+    held, needs = _by_rank(source, target)
     wanted = _with_elements(needs)
-    collectives, values = _communication(source, target, distance)
+    own, values = _planned(source, target, distance)
+    collectives = tuple(collectives_of(own))
     if values:
         assemblies = _assemblies({} if source.partial else held, collectives, wanted)
     else:
@@ -69,21 +71,37 @@ def communication(source: Layout, target: Layout, distance: Distance = index_dis
     Raises:
         ValueError: As there.
     """
-    return _communication(source, target, distance)[0]
+    collectives = collectives_of(planned(source, target, distance))
+    order = order_of(source, target)
+    return tuple(collectives) if order is None else collectives_in(collectives, inverse(order))
+
+
+def planned(source: Layout, target: Layout, distance: Distance = index_distance) -> tuple[Planned, ...]:
+    """The same before it is told as collectives: with the axes in the order in which plans are made.
+
+    Args:
+        source: As there.
+        target: As there.
+        distance: As there.
+
+    Raises:
+        ValueError: As there.
+    """
+    _check(source, target)
+    order = order_of(source, target)
+    if order is not None:
+        source, target = layout_in(source, order), layout_in(target, order)
+    return _planned(source, target, distance)[0]
 
 
 @lru_cache(maxsize=1 << 16)
-def _communication(source: Layout, target: Layout, distance: Distance) -> tuple[tuple[Collective, ...], bool]:
-    """The collectives, and whether what they bring are values, and not parts of them."""
-    held, needs = _checked(source, target)
-    order = order_of(source, target)
-    if order is not None:
-        found, values = _communication(layout_in(source, order), layout_in(target, order), distance)
-        return collectives_in(found, inverse(order)), values
+def _planned(source: Layout, target: Layout, distance: Distance) -> tuple[tuple[Planned, ...], bool]:
+    """What is planned where axes are in order, and whether it brings values, and not parts of them."""
+    held, needs = _by_rank(source, target)
     wanted = _with_elements(needs)
     if source.partial:
-        collectives, values = plan_parts(source, wanted, distance)
-        return tuple(collectives), values
+        own, values = plan_parts(source, wanted, distance)
+        return tuple(own), values
     return tuple(plan_values(held, wanted, distance)), True
 
 
@@ -99,7 +117,8 @@ def direct_plan(source: Layout, target: Layout, distance: Distance = index_dista
     """
     if source.partial:
         raise ValueError("a partial tensor has no plan of messages alone")
-    held, needs = _checked(source, target)
+    _check(source, target)
+    held, needs = _by_rank(source, target)
     collectives = sends(direct_tiles(held, needs, distance))
     return Plan(
         tuple(collectives), tuple(_assemblies(held, collectives, needs)), source.reduction, kind_of(collectives)
@@ -122,8 +141,8 @@ def kind_of(collectives: Sequence[Collective]) -> str:
     return "p2p"
 
 
-def _checked(source: Layout, target: Layout) -> tuple[dict[int, Box], dict[int, Box]]:
-    """What ranks hold (nothing without elements) and need, by rank."""
+def _check(source: Layout, target: Layout) -> None:
+    """Raise a ``ValueError`` where layouts are not what a redistribution can be between."""
     if source.shape != target.shape:
         raise ValueError(f"a tensor of shape {source.shape} cannot become one of shape {target.shape}")
     if target.partial:
@@ -131,6 +150,10 @@ def _checked(source: Layout, target: Layout) -> tuple[dict[int, Box], dict[int, 
     for layout in (source, target):
         if len(set(layout.members)) != len(layout.members):
             raise ValueError(f"a rank is twice among {layout.members}")
+
+
+def _by_rank(source: Layout, target: Layout) -> tuple[dict[int, Box], dict[int, Box]]:
+    """What ranks hold (nothing without elements) and need."""
     held = {
         rank: box for rank, box in zip(source.members, source.boxes, strict=True) if box is not None and volume(box)
     }

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import permutations
 from math import prod
+from operator import mul
 from typing import NamedTuple
 
 from mars_onnx.geometry import Box, contains, intersect, volume
-from mars_onnx.redistribution.groups import REMEMBERED, Classes, Column, Wanted, gatherings, overlap
+from mars_onnx.redistribution.groups import REMEMBERED, Classes, Column, Wanted, gatherings, length, overlap
 from mars_onnx.redistribution.patterns import (
     Boxes,
     Columns,
+    Planned,
+    Regular,
     Step,
     classes,
     collectives_of,
@@ -22,7 +25,6 @@ from mars_onnx.redistribution.patterns import (
     shift,
     spans,
 )
-from mars_onnx.redistribution.plan import Collective
 from mars_onnx.redistribution.sources import Distance, Holders, Piece, sends
 
 # Regular collectives may move more than single sends (the pieces of an AllToAll whose targets overlap, say) and are
@@ -44,7 +46,7 @@ def missing_volume(held: Boxes, needs: Boxes) -> int:
     return sum(volume(need) - volume(intersect(held.get(rank), need)) for rank, need in needs.items())
 
 
-def plan_values(held: Boxes, needs: Boxes, distance: Distance) -> list[Collective]:
+def plan_values(held: Boxes, needs: Boxes, distance: Distance) -> list[Planned]:
     """Collectives after which every rank in ``needs`` has all of its box.
 
     Args:
@@ -61,27 +63,27 @@ def plan_values(held: Boxes, needs: Boxes, distance: Distance) -> list[Collectiv
     # Who holds nothing cannot be in a regular group; it is served at the end, by those who have its box by then.
     early = {rank: need for rank, need in needs.items() if rank in held}
     late = {rank: need for rank, need in missing.items() if rank not in held}
-    collectives = _among_holders(held, early, distance) if len(late) < len(missing) else []
+    planned = _among_holders(held, early, distance) if len(late) < len(missing) else []
     if late:
         gained = [
             (rank, output.box)
-            for collective in collectives
+            for collective in collectives_of(planned)
             for rank, output in zip(collective.group, collective.outputs, strict=True)
             if output
         ]
         holders = Holders([*held.items(), *gained], distance)
-        collectives += sends({rank: holders.tile(rank, need) for rank, need in late.items()})
-    return collectives
+        planned += sends({rank: holders.tile(rank, need) for rank, need in late.items()})
+    return planned
 
 
-def _among_holders(held: Boxes, needs: Boxes, distance: Distance) -> list[Collective]:
+def _among_holders(held: Boxes, needs: Boxes, distance: Distance) -> list[Planned]:
     """The same, where all who need something hold something."""
     regular = _regular(held, needs, distance)
     if regular is not None:
         return regular
     tiles = direct_tiles(held, needs, distance)
     components = _components(tiles)
-    collectives: list[Collective] = []
+    planned: list[Planned] = []
     irregular: dict[int, list[Piece]] = {}
     for component in components:
         inside = {rank: need for rank, need in needs.items() if rank in component}
@@ -92,8 +94,8 @@ def _among_holders(held: Boxes, needs: Boxes, distance: Distance) -> list[Collec
         if part is None:
             irregular |= {rank: tiles[rank] for rank in inside if rank in tiles}
         else:
-            collectives += part
-    return collectives + sends(irregular)
+            planned += part
+    return [*planned, *sends(irregular)]
 
 
 def direct_tiles(held: Boxes, needs: Boxes, distance: Distance) -> dict[int, list[Piece]]:
@@ -112,9 +114,10 @@ def _components(tiles: Mapping[int, Iterable[Piece]]) -> list[set[int]]:
     return sorted(components, key=min)
 
 
-def _regular(held: Boxes, needs: Boxes, distance: Distance) -> list[Collective] | None:
+def _regular(held: Boxes, needs: Boxes, distance: Distance) -> list[Planned] | None:
     """Shifts, or the best sequence of steps over axes; ``None`` if there is none that is not too expensive."""
-    return shift(held, needs) or _decomposed(held, needs, distance)
+    shifts = shift(held, needs)
+    return [*shifts] if shifts else _decomposed(held, needs, distance)
 
 
 class _Cost(NamedTuple):
@@ -122,6 +125,48 @@ class _Cost(NamedTuple):
 
     received: int
     collectives: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Lack:
+    """How many elements everyone together lacks in a state of a search.
+
+    Attributes:
+        axes: The dimensions in which something changes.
+        wanted: Per dimension what is wanted of it.
+        needed: How many elements are wanted, by all together.
+        unchanged: Per place how many elements are wanted per unit of length along the axes.
+        common: Per axis and column how much of what is wanted everyone has.
+    """
+
+    axes: Sequence[int]
+    wanted: tuple[Wanted, ...]
+    needed: int
+    unchanged: tuple[int, ...]
+    common: dict[int, dict[Column, tuple[int, ...]]]
+
+    @staticmethod
+    def along(axes: Sequence[int], wanted: tuple[Wanted, ...]) -> _Lack:
+        """Where everyone has what it wants of all other dimensions."""
+        lengths = [[0 if want is None else length(want) for want in column] for column in wanted]
+        unchanged = [1] * len(wanted[0])
+        for axis, own in enumerate(lengths):
+            if axis not in axes:
+                unchanged = list(map(mul, unchanged, own))
+        needed = sum(map(prod, zip(*lengths, strict=True)))
+        return _Lack(axes, wanted, needed, tuple(unchanged), {axis: {} for axis in axes})
+
+    def of(self, columns: Columns) -> int:
+        """In a state."""
+        elements: Iterable[int] = self.unchanged
+        for axis in self.axes:
+            column, known = columns[axis], self.common[axis]
+            common = known.get(column)
+            if common is None:
+                pairs = zip(column, self.wanted[axis], strict=True)
+                common = known[column] = tuple([0 if want is None else overlap(has, want) for has, want in pairs])
+            elements = map(mul, elements, common)
+        return self.needed - sum(elements)
 
 
 @dataclass(slots=True)
@@ -132,29 +177,25 @@ class _Search:
         axes: The dimensions in which something changes, in the order in which they are tried.
         wanted: Per dimension what is wanted of it.
         goal: What everyone has in the end.
-        needed: How many elements are wanted, by all together.
+        lack: How many of the wanted elements are missing.
         least: How many of them have to be received in any case.
-        limit: How many may be received.
         widening: Whether steps may bring more than is wanted.
         best: What the best sequence so far costs.
         steps: That sequence.
         tried: How many steps have been tried.
         seen: States that have been reached, with the axes that had been widened by then, and what it cost.
-        common: Per axis and column how much of what is wanted everyone has.
     """
 
     axes: Sequence[int]
     wanted: tuple[Wanted, ...]
     goal: Columns
-    needed: int
+    lack: _Lack
     least: int
-    limit: int
     widening: bool = False
     best: _Cost | None = None
     steps: list[Step] = field(default_factory=list)
     tried: int = 0
     seen: dict[Columns, list[tuple[frozenset[int], _Cost]]] = field(default_factory=dict)
-    common: dict[tuple[int, Column], tuple[int, ...]] = field(default_factory=dict)
 
     def run(self, columns: Columns, done: list[Step], cost: _Cost, widened: frozenset[int]) -> None:
         """Try all steps from here. An axis is widened once at most, or the search might go in circles."""
@@ -198,7 +239,7 @@ class _Search:
         self, axis: int, columns: Columns, axes: Sequence[int], alike: Classes, wanted: Wanted, after: Column
     ) -> Iterator[Step | None]:
         """Steps that gather along an axis and split along each of the others."""
-        groups = gatherings(alike, columns[axis], wanted)
+        groups = gatherings(alike, columns[axis], wanted) if len(axes) > 1 else None
         if groups:
             for split in axes:
                 if split != axis:
@@ -206,11 +247,9 @@ class _Search:
 
     def _wide(self, axis: int, column: Column, alike: Classes) -> tuple[Wanted, Column]:
         """As much as can be wanted of an axis, and what everyone has then."""
-        after = tuple(
-            has if want is None else span
-            for has, want, span in zip(column, self.wanted[axis], spans(alike, column), strict=True)
-        )
-        wanted = tuple(None if want is None else end for want, end in zip(self.wanted[axis], after, strict=True))
+        wants = self.wanted[axis]
+        wanted = tuple([None if want is None else span for want, span in zip(wants, spans(alike, column), strict=True)])
+        after = tuple([has if want is None else want for has, want in zip(column, wanted, strict=True)])
         return wanted, after
 
     def _known(self, columns: Columns, cost: _Cost, widened: frozenset[int]) -> bool:
@@ -224,39 +263,31 @@ class _Search:
 
     def _promising(self, columns: Columns, cost: _Cost) -> bool:
         """Whether something better than the best so far may follow: whatever is missing has yet to be received."""
-        least = cost.received + self._missing(columns)
-        return least <= self.limit and (self.best is None or _Cost(least, cost.collectives) < self.best)
-
-    def _missing(self, columns: Columns) -> int:
-        """How many elements everyone together lacks."""
-        lengths = []
-        for axis, column in enumerate(columns):
-            common = self.common.get((axis, column))
-            if common is None:
-                common = self.common[axis, column] = tuple(
-                    0 if want is None else overlap(has, want)
-                    for has, want in zip(column, self.wanted[axis], strict=True)
-                )
-            lengths.append(common)
-        return self.needed - sum(map(prod, zip(*lengths, strict=True)))
+        limit = MAX_EXCESS * self.least
+        if cost.received > limit or (self.best is not None and cost >= self.best):
+            return False
+        least = cost.received + self.lack.of(columns)
+        return least <= limit and (self.best is None or (least, cost.collectives) < self.best)
 
 
-def _decomposed(held: Boxes, needs: Boxes, distance: Distance) -> list[Collective] | None:
-    least = missing_volume(held, needs)
+def _decomposed(held: Boxes, needs: Boxes, distance: Distance) -> list[Planned] | None:
     ranks = tuple(sorted(held))
-    columns = tuple(zip(*(held[rank] for rank in ranks), strict=True))
+    columns = tuple(zip(*[held[rank] for rank in ranks], strict=True))
     nothing = (None,) * len(columns)
-    wanted: tuple[Wanted, ...] = tuple(zip(*(needs.get(rank, nothing) for rank in ranks), strict=True))
-    goal = tuple(zip(*(needs.get(rank, held[rank]) for rank in ranks), strict=True))
-    needed = sum(map(volume, needs.values()))
+    wanted: tuple[Wanted, ...] = tuple(zip(*[needs.get(rank, nothing) for rank in ranks], strict=True))
+    goal = tuple(zip(*[needs.get(rank, held[rank]) for rank in ranks], strict=True))
     axes = _farthest_first(columns, goal, ranks, distance)
+    lack = _Lack.along(axes, wanted)
+    least = lack.of(columns)
     # Widening multiplies the possibilities and is seldom needed, hence only after all else. Where everyone keeps its
     # place along all axes, it is of no use.
-    for widening in (False,) if all(map(_keeps_places, columns, goal)) else (False, True):
-        search = _Search(axes, wanted, goal, needed, least, MAX_EXCESS * least, widening)
+    for widening in (False, True):
+        if widening and all(map(_keeps_places, columns, goal)):
+            break
+        search = _Search(axes, wanted, goal, lack, least, widening)
         search.run(columns, [], _Cost(0, 0), frozenset())
         if search.best is not None:
-            return [collective for step in search.steps for collective in collectives_of(step, ranks)]
+            return [Regular(step, ranks) for step in search.steps]
     return None
 
 
@@ -275,6 +306,8 @@ def _farthest_first(columns: Columns, goal: Columns, ranks: tuple[int, ...], dis
     Of two steps that follow each other, the first one moves the smaller pieces.
     """
     axes = [axis for axis, (has, end) in enumerate(zip(columns, goal, strict=True)) if has != end]
+    if len(axes) < 2:
+        return axes
     farthest = {axis: _farthest(classes(columns, axis), columns[axis], ranks, distance) for axis in axes}
     known = {axis: far for axis, far in farthest.items() if far is not None}
     return [*sorted(known, key=known.__getitem__, reverse=True), *(axis for axis in axes if axis not in known)]

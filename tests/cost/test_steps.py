@@ -30,10 +30,11 @@ def test_layers_take_together_what_each_takes_alone(seed: int) -> None:
         signature, members = random_signature(rng), tuple(rng.sample(range(pool.size), rng.randint(1, pool.size)))
         designs = tuple(rng.choice(pool.accelerators[rank].designs).name for rank in members)
         layers.append((signature, random_strategy(rng, signature, members), members, designs))
-    alone = [
-        seconds_of([part.event for part in layer_parts(pool, signature, lower(signature, strategy, members), designs)])
+    parts = [
+        layer_parts(pool, signature, lower(signature, strategy, members), designs)
         for signature, strategy, members, designs in layers
     ]
+    alone = [seconds_of((part.event.ranks, part.event.seconds) for part in own) for own in parts]
     assert layers_seconds(pool, [*layers, *layers[:3]]) == [*alone, *alone[:3]]
 
 

@@ -304,7 +304,7 @@ class SegmentShape:
         return self._sharings[tensor]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _classes(columns: tuple[bytes, ...], count: int) -> tuple[IntArray, IntArray, Classes]:
     """Distinct rows of some columns, for each of ``count`` entries the number of its row, and these as classes.
 

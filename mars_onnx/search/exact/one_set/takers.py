@@ -36,7 +36,7 @@ def distinct(numbers: IntArray) -> tuple[IntArray, IntArray]:
     return _distinct(numbers.tobytes())
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _distinct(numbers: bytes) -> tuple[IntArray, IntArray]:
     # Layers that are alike need the same layouts, and sets that are alike number them in the same way.
     return np.unique(np.frombuffer(numbers, np.int64), return_inverse=True)
