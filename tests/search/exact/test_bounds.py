@@ -20,6 +20,7 @@ from mars_onnx.search.exact.communication import bounds
 from mars_onnx.search.exact.communication.moves import Moves, bounds_of
 from mars_onnx.search.exact.communication.ports import crossing
 from mars_onnx.search.exact.communication.products import Products
+from mars_onnx.search.exact.communication.resolutions import different
 from mars_onnx.search.exact.one_set.onset import SetLayouts
 from mars_onnx.search.exact.ways.shapes import Shapes
 from tests.redistribution.layouts import mesh_layout
@@ -188,6 +189,26 @@ def test_pairs_of_several_tables_in_parts() -> None:
     parts = [[own.tolist() for own in part] for part in pairs.parts(4)]
     assert parts == [[[0, 0, 1, 1], [0, 1, 0, 1]], [[2, 2], [5, 6]]]
     assert pairs.starts.tolist() == [0, 4, 4]
+
+
+def test_bounds_of_scalars_beside_other_tensors() -> None:
+    """A scalar's boxes are those of a vector of one element, and nothing of it can be cut."""
+    pool = adaptive_pool(2, 2)
+    scalar, image = (Moves(pool, shape, 32, (0, 1, 2, 3)) for shape in ((), (1, 2, 8, 8)))
+    everywhere, nowhere = [[0, 1]], [[0, 0]]
+    one, all_four = scalar.register(
+        np.asarray([[everywhere, nowhere, nowhere, nowhere], [everywhere] * 4]), (0, 1, 2, 3)
+    )
+    rows = image.register(_raw(mesh_layout((1, 2, 8, 8), (4,), (2,))), (0, 1, 2, 3))
+    both = np.asarray([one, all_four])
+    found, _ = bounds_of([(scalar, both, both), (image, rows, rows)])
+    assert found[0, 0] == found[1, 0] == found[1, 1] == 0
+    assert 0 < found[0, 1] <= scalar.exact(int(one), int(all_four))
+
+
+def test_any_number_of_parts_is_told_apart() -> None:
+    parts = np.asarray([[3, 0, 64, 128], [3, 1, 64, 64], [3, 64, 0, 0]])
+    assert different(parts).tolist() == [1, 3, 2, 3]
 
 
 @settings(deadline=None, max_examples=40, derandomize=True, database=None)

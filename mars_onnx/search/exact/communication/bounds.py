@@ -31,7 +31,7 @@ from mars_onnx.search.exact.communication.gains import Gains, KindGains, kinds_o
 from mars_onnx.search.exact.communication.mirrors import Fold
 from mars_onnx.search.exact.communication.ports import Ports
 from mars_onnx.search.exact.communication.products import Products
-from mars_onnx.search.exact.communication.sides import Sides, volumes
+from mars_onnx.search.exact.communication.sides import of_rank, volumes
 from mars_onnx.search.exact.strategies.cuts import BoolArray
 from mars_onnx.search.exact.strategies.space import FloatArray
 
@@ -41,7 +41,7 @@ _ROUNDING = 1e-9
 #: that the same memory is used again and again.
 _AT_ONCE = 12_000
 #: Boxes of pairs of tables that are looked at together: what is known of them fits into the memory of any machine.
-_TOGETHER = 200_000
+_TOGETHER = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +49,18 @@ class Asked:
     """From which layouts to which others a tensor may have to go.
 
     Attributes:
-        sources: What is held.
-        targets: What is needed.
+        members: How many there are.
+        shape: Sizes of the dimensions that are looked at.
+        held: What is held, ``[sources, boxes, rank, 2]``: per member, and then per cluster, as :class:`Sides` says.
+        needed: What is needed, ``[targets, boxes, rank, 2]``.
         bits: Width of an element.
         fold: Which pairs are mirror images of others, if some are.
     """
 
-    sources: Sides
-    targets: Sides
+    members: int
+    shape: tuple[int, ...]
+    held: IntArray
+    needed: IntArray
     bits: int
     fold: Fold | None = None
 
@@ -64,7 +68,7 @@ class Asked:
     def pairs(self) -> int:
         """How many have to be looked at."""
         images = 0 if self.fold is None else len(self.fold.rows) * len(self.fold.columns)
-        return len(self.sources.held) * len(self.targets.needed) - images
+        return len(self.held) * len(self.needed) - images
 
 
 def move_bounds(asked: Sequence[Asked], port: Ports) -> list[FloatArray]:
@@ -80,7 +84,7 @@ def move_bounds(asked: Sequence[Asked], port: Ports) -> list[FloatArray]:
     batches: list[list[Asked]] = []
     room = 0
     for own in asked:
-        boxes = own.sources.held.shape[0] * own.targets.needed.shape[0] * own.targets.needed.shape[1]
+        boxes = len(own.held) * len(own.needed) * own.needed.shape[1]
         if boxes > room:
             batches.append([])
             room = _TOGETHER
@@ -91,15 +95,17 @@ def move_bounds(asked: Sequence[Asked], port: Ports) -> list[FloatArray]:
 
 def _of_tables(asked: Sequence[Asked], port: Ports) -> list[FloatArray]:
     """The same of some tables, all together."""
-    members = asked[0].sources.members
-    rank = max(own.sources.held.shape[2] for own in asked)
-    held = np.concatenate([_of_rank(own.sources.held, rank) for own in asked])
-    needed = np.concatenate([_of_rank(own.targets.needed, rank) for own in asked])
-    rows, columns = [len(own.sources.held) for own in asked], [len(own.targets.needed) for own in asked]
+    members = asked[0].members
+    rank = max(len(own.shape) for own in asked)
+    held = np.concatenate([of_rank(own.held, rank) for own in asked])
+    needed = np.concatenate([of_rank(own.needed, rank) for own in asked])
+    rows, columns = [len(own.held) for own in asked], [len(own.needed) for own in asked]
+    shapes = [(*own.shape, *[1] * (rank - len(own.shape))) for own in asked]
     several = max(1, _AT_ONCE // members)
-    gains = KindGains(kinds_of(held, rows), kinds_of(needed, columns), port, several)
+    gains = KindGains(kinds_of(held, rows, shapes), kinds_of(needed, columns, shapes), port, several)
     width = np.repeat([table.bits / 8 for table in asked], rows)
-    volume, empty = np.ascontiguousarray(volumes(needed).T), np.ascontiguousarray(volumes(held[:, :members]).T) == 0
+    volume = np.ascontiguousarray(volumes(needed).T)
+    empty = _Empty.of(np.ascontiguousarray(volumes(held[:, :members]).T) == 0, port)
     pairs = Products(rows, columns)
     seconds, unlike = np.empty(pairs.total), np.ones(pairs.total, np.bool_)
     tables, parts = pairs.tables(seconds), pairs.tables(unlike)
@@ -110,95 +116,111 @@ def _of_tables(asked: Sequence[Asked], port: Ports) -> list[FloatArray]:
     for start in range(0, len(places), several):
         place = places[start : start + several]
         row, column = pairs.of(place)
-        sides = _Sides(volume.take(column, axis=1), empty.take(row, axis=1))
-        seconds[place] = _seconds(gains.of(row, column), sides, width[row], port)
+        seconds[place] = _seconds(gains.of(row, column), volume.take(column, axis=1), row, empty, width[row], port)
     for table, own in zip(asked, tables, strict=True):
         if table.fold is not None:
             table.fold.unfold(own)
     return tables
 
 
-def _of_rank(boxes: IntArray, rank: int) -> IntArray:
-    """Boxes ``[layouts, boxes, rank, 2]`` with further dimensions that have nothing to cut."""
-    missing = rank - boxes.shape[2]
-    if not missing:
-        return boxes
-    more = np.broadcast_to(np.array([0, 1]), (*boxes.shape[:2], missing, 2))
-    return np.concatenate([boxes, more], axis=2)
-
-
 @dataclass(frozen=True, eq=False)
-class _Sides:
-    """What has to be known of layouts besides what they gain of each other.
+class _Empty:
+    """Who holds nothing, of layouts, or of what pairs go out from.
 
     Attributes:
-        volumes: Elements that members and clusters need, ``[boxes, pairs]``.
-        empty: Whether a member holds nothing, ``[members, pairs]``.
+        members: Whether a member does not, ``[members, layouts]``.
+        some: Whether some member does not, ``[layouts]``.
+        clusters: Whether nobody in a cluster does, ``[clusters, layouts]``.
     """
 
-    volumes: FloatArray
-    empty: BoolArray
+    members: BoolArray
+    some: BoolArray
+    clusters: BoolArray
+
+    @classmethod
+    def of(cls, members: BoolArray, port: Ports) -> _Empty:
+        """By its members."""
+        clusters = [members.take(inside, axis=0).all(axis=0) for inside in port.groups]
+        return cls(members, np.asarray(members.any(axis=0)), np.asarray(clusters))
 
 
-def _seconds(gained: Gains, sides: _Sides, width: FloatArray, port: Ports) -> FloatArray:
-    """Seconds at least of pairs of layouts, by what members gain, and how many bytes elements have."""
+def _seconds(
+    gained: Gains, volume: FloatArray, row: IntArray, empty: _Empty, width: FloatArray, port: Ports
+) -> FloatArray:
+    """Seconds at least of pairs of layouts.
+
+    Args:
+        gained: What members gain.
+        volume: Elements that members and clusters need, ``[boxes, pairs]``.
+        row: What is held, by its place.
+        empty: Who holds nothing of that.
+        width: How many bytes an element has.
+        port: How fast data comes to the members.
+    """
     members = gained.members
-    missing = sides.volumes - gained.kept
-    waits, certain = _waits(gained, missing[:members], sides, port)
+    missing = volume - gained.kept
+    waits, certain = _waits(gained, missing[:members], volume[:members], row, empty, port)
     missing *= width
     lack = missing[:members]
     if port.one_port:
-        own = certain + lack * np.minimum(port.near_s_per_byte, port.far_s_per_byte)[:, None]
+        own = certain + lack * port.fastest_s_per_byte[:, None]
     else:
         own = waits + lack * port.all_s_per_byte[:, None]
         if gained.near is not None:
             # What is nearby comes while others wait for what is not.
-            beyond = (sides.volumes[:members] - gained.near) * width
+            beyond = (volume[:members] - gained.near) * width
             own = np.maximum(own, certain + np.where(lack > 0, beyond, 0.0) * port.all_s_per_byte[:, None])
     seconds: FloatArray = own.max(axis=0)
     steady = gained.steady
     if len(steady):
-        direct = own.take(steady, axis=1) + gained.direct(steady) * width[steady]
+        direct = own.take(steady, axis=1) + gained.direct * width[steady]
         seconds[steady] = direct.max(axis=0)
     for number, inside in enumerate(port.groups if len(missing) > members else ()):
         most = missing[members + number]
-        idle: BoolArray = np.logical_and.reduce(sides.empty.take(inside, axis=0))
-        across = _crossing(most, own.take(inside, axis=0), idle, port, inside)
+        across = _crossing(most, own.take(inside, axis=0), empty.clusters[number].take(row), port, number)
         seconds = np.maximum(seconds, np.where(most > _ROUNDING, across, 0.0))
     return seconds
 
 
-def _waits(gained: Gains, lack: FloatArray, sides: _Sides, port: Ports) -> tuple[FloatArray, FloatArray]:
-    """Seconds at least that members wait for messages, by the elements that they lack, ``[members, pairs]``.
+def _waits(
+    gained: Gains, lack: FloatArray, volume: FloatArray, row: IntArray, empty: _Empty, port: Ports
+) -> tuple[FloatArray, FloatArray]:
+    """Seconds at least that members wait for messages, by the elements that they lack and need, ``[members, pairs]``.
 
-    First if all messages come from nearby, then with those that come from afar for certain.
+    First if all messages come from nearby, then with those that come from afar for certain; where a member takes one
+    message at a time nobody asks for the first, and both are the same.
     """
     ends, latency_s = port.endpoint_latency_s, port.least_latency_s
-    sources = np.maximum(gained.piece, 1.0)
-    np.divide(lack, sources, out=sources)
+    sources = lack / gained.piece
     sources *= 1 - _ROUNDING
     np.ceil(sources, out=sources)
-    once = (rounds_of(sources) if port.one_port else 1.0) * (latency_s + ends) + ends
+    once = (rounds_of(sources) if port.one_port else np.ones(sources.shape)) * (latency_s + ends) + ends
     # Nobody holds all that a member needs where it is longer than what anybody holds.
-    apart = gained.piece < sides.volumes[: gained.members]
-    beside = (gained.kept[: gained.members] > 0) & apart
+    beside = (gained.kept[: gained.members] > 0) & (gained.piece < volume)
     single = np.maximum(sources, gained.messages * beside, out=sources)
     single *= latency_s + 2 * ends
-    waits = certain = np.minimum(np.maximum(gained.waits, once), single)
-    if gained.boxes > gained.members:
+    several, found = gained.boxes > gained.members, []
+    if not (several and port.one_port):
+        found.append(np.minimum(np.maximum(gained.waits, once), single))
+    if several:
         further = (gained.far > 0) * port.further_s[:, None]
         along = gained.waits + gained.far * (port.chunks * port.further_s)[:, None]
-        certain = np.minimum(np.maximum(along, once + further), single + further)
-    if sides.empty.any():
+        found.append(np.minimum(np.maximum(along, once + further), single + further))
+    pairs = np.flatnonzero(empty.some.take(row))
+    if len(pairs):
         # Messages may come from members of the own cluster that have gained what they have from afar.
-        others_gain = ((lack > 0) & ~sides.empty).any(axis=0)
-        unknown = np.where(others_gain, once, single)
-        waits, certain = np.where(sides.empty, unknown, waits), np.where(sides.empty, unknown, certain)
+        nothing = empty.members.take(row[pairs], axis=1)
+        others_gain = ((lack.take(pairs, axis=1) > 0) & ~nothing).any(axis=0)
+        unknown = np.where(others_gain, once.take(pairs, axis=1), single.take(pairs, axis=1))
+        for own in found:
+            own[:, pairs] = np.where(nothing, unknown, own.take(pairs, axis=1))
     lacking = lack > 0
-    return waits * lacking, certain * lacking
+    for own in found:
+        own *= lacking
+    return found[0], found[-1]
 
 
-def _crossing(missing: FloatArray, own: FloatArray, idle: BoolArray, port: Ports, inside: IntArray) -> FloatArray:
+def _crossing(missing: FloatArray, own: FloatArray, idle: BoolArray, port: Ports, number: int) -> FloatArray:
     """Seconds at least until a cluster has what it lacks.
 
     Args:
@@ -206,18 +228,18 @@ def _crossing(missing: FloatArray, own: FloatArray, idle: BoolArray, port: Ports
         own: Seconds at least that its members take if all that they lack comes as fast as anything, first dimension.
         idle: Whether none of them holds anything.
         port: How fast data comes to all members.
-        inside: Places of those of the cluster.
+        number: Of the cluster.
     """
     seconds: FloatArray
     once = port.least_latency_s + 2 * port.endpoint_latency_s
+    inside = port.groups[number]
     further = float(port.further_s[inside[0]])
     if not port.one_port:
         seconds = once + further + missing / port.far_bytes_per_s[inside].sum()
         return seconds
     # On average, members pay for what comes across besides what each pays in any case.
-    fastest = np.minimum(port.near_s_per_byte, port.far_s_per_byte)[inside]
-    share = missing / len(inside) * max(float(port.far_s_per_byte[inside].min() - fastest.max()), 0.0)
-    seconds = own.mean(axis=0) + share
+    share = missing / len(inside) * float(port.dearer_s_per_byte[number, 0])
+    seconds = own.sum(axis=0) / len(inside) + share
     if idle.any():
         # What each pays does not say of those who hold nothing that a first message comes from afar.
         first = np.maximum(own.min(axis=0), once) + further + share

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.communication.ports import Ports
 from mars_onnx.search.exact.communication.products import Products
+from mars_onnx.search.exact.communication.sides import keys_of
 from mars_onnx.search.exact.strategies.cuts import BoolArray
 from mars_onnx.search.exact.strategies.space import FloatArray
 
@@ -18,34 +20,40 @@ from mars_onnx.search.exact.strategies.space import FloatArray
 class Gains:
     """What boxes of pairs of layouts gain: along one dimension, or along several.
 
+    With the pairs last, processors have long rows to work on.
+
     Attributes:
-        values: ``[rows, pairs]``: what is multiplied to make one of several dimensions, then what is added up. With the
-            pairs last, processors have long rows to work on.
+        factors: What is multiplied to make one of several dimensions, ``[rows, pairs]``.
+        added: What is added up, ``[rows, pairs]``.
         boxes: Boxes of a layout: of its members, and then of their clusters.
         members: How many there are.
-        factors: How many rows are multiplied.
+        steady: The pairs in which everyone keeps its place, where that says something of what comes from afar.
+        direct: Seconds per byte that members take at least for what comes from afar, besides what nearby messages
+            would, ``[members, steady pairs]``; counted for what is kept along all other dimensions.
     """
 
-    values: FloatArray
+    factors: FloatArray
+    added: FloatArray
     boxes: int
     members: int
-    factors: int
+    steady: IntArray
+    direct: FloatArray
 
     @property
     def kept(self) -> FloatArray:
         """Elements that a box keeps, ``[boxes, pairs]``; or how long it is."""
-        return self.values[: self.boxes]
+        return self.factors[: self.boxes]
 
     @property
     def piece(self) -> FloatArray:
-        """Elements that a member can get of any other one, at most, ``[members, pairs]``."""
-        return self.values[self.boxes : self.boxes + self.members]
+        """Elements that a member can get of any other one, at most and one at least, ``[members, pairs]``."""
+        return self.factors[self.boxes : self.boxes + self.members]
 
     @property
     def near(self) -> FloatArray | None:
         """Elements of what a member needs that its cluster has at most; ``None`` where nobody asks for that."""
         start = self.boxes + self.members
-        return self.values[start : self.factors] if start < self.factors else None
+        return self.factors[start:] if start < len(self.factors) else None
 
     @property
     def waits(self) -> FloatArray:
@@ -62,30 +70,29 @@ class Gains:
 
     @property
     def far(self) -> FloatArray:
-        """Along how many dimensions a member lacks what nobody in its cluster has."""
+        """Along how many dimensions a member lacks what nobody in its cluster has, where there are several."""
         return self._added(2)
 
-    @property
-    def steady(self) -> IntArray:
-        """The pairs in which everyone keeps its place, where that says something of what comes from afar."""
-        told = len(self.values) > self.factors + 3 * self.members
-        return np.flatnonzero(self.values[-1] == 0) if told else np.zeros(0, np.int64)
-
-    def direct(self, pairs: IntArray) -> FloatArray:
-        """Seconds per byte that members take at least for what comes from afar, besides what nearby messages would.
-
-        ``[members, pairs]``, for those of pairs that are steady. Counted for what is kept along all other dimensions.
-        """
-        return self._added(3).take(pairs, axis=1) * self.kept[: self.members].take(pairs, axis=1)
-
     def _added(self, number: int) -> FloatArray:
-        start = self.factors + number * self.members
-        return self.values[start : start + self.members]
+        return self.added[number * self.members : (number + 1) * self.members]
 
 
-def gains_of(
-    low: FloatArray, high: FloatArray, start: FloatArray, stop: FloatArray, moved: BoolArray, port: Ports
-) -> Gains:
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The same along one dimension, before anything is multiplied or added up: arrays ``[rows, pairs]``.
+
+    Attributes:
+        factors: As in :class:`Gains`.
+        added: Likewise.
+        direct: Per element that is kept along it; nothing where nobody asks for that.
+    """
+
+    factors: list[FloatArray]
+    added: list[FloatArray]
+    direct: list[FloatArray]
+
+
+def _rows_of(low: FloatArray, high: FloatArray, start: FloatArray, stop: FloatArray, port: Ports) -> _Rows:
     """Along one dimension, of pairs of layouts; the first boxes are those of members.
 
     Args:
@@ -93,34 +100,33 @@ def gains_of(
         high: Where it stops.
         start: Where what is needed starts, ``[boxes, pairs]``.
         stop: Where it stops.
-        moved: Whether members are alike in this dimension elsewhere than they have been.
-        port: How fast data comes to them.
+        port: How fast data comes to the members.
     """
     members = len(port.group)
-    factors = [_overlap(low, high, start, stop)]
-    begin, end = start[:members], stop[:members]
-    far, direct = np.zeros(begin.shape), []
-    longest = np.maximum((high[:members] - low[:members]).max(axis=0), 1.0)
-    factors.append(np.minimum(longest, end - begin))
-    if len(low) > members:
-        around = members + port.group
-        first, last = low.take(around, axis=0), high.take(around, axis=0)
-        far = (((begin < first) | (end > last)) & (begin < end)).astype(np.float64)
-        near = _overlap(first, last, begin, end)
-        if port.one_port and port.first_hand:
-            kept, dearer_s = factors[0][:members], port.far_s_per_byte - port.near_s_per_byte
-            beyond = (end - begin - near) * np.maximum(dearer_s, 0.0)[:, None]
-            direct = [np.divide(beyond, kept, out=np.zeros(begin.shape), where=kept > 0), moved[None]]
-        if not port.one_port:
-            factors.append(near)
-    before = np.maximum(np.minimum(low[:members], end) - begin, 0.0)
-    behind = np.maximum(end - np.maximum(high[:members], begin), 0.0)
+    kept = _overlap(low, high, start, stop)
+    begin, end, first, last = start[:members], stop[:members], low[:members], high[:members]
+    longest = np.maximum((last - first).max(axis=0), 1.0)
+    before = np.maximum(np.minimum(first, end) - begin, 0.0)
+    behind = np.maximum(end - np.maximum(last, begin), 0.0)
     messages = np.ceil(before / longest) + np.ceil(behind / longest)
     ends = port.endpoint_latency_s
     rounds = rounds_of(messages) if port.one_port else 1.0
     collective_s = port.chunks * (rounds * (port.least_latency_s + ends) + ends)
     waits = np.where(messages > 0, collective_s, 0.0)
-    return Gains(np.concatenate([*factors, waits, messages, far, *direct]), len(low), members, sum(map(len, factors)))
+    # Who needs nothing lacks nothing, whatever a piece of it is.
+    found = _Rows([kept, np.maximum(np.minimum(longest, end - begin), 1.0)], [waits, messages], [])
+    if len(low) > members:
+        around = members + port.group
+        first, last = low.take(around, axis=0), high.take(around, axis=0)
+        found.added.append((((begin < first) | (end > last)) & (begin < end)).astype(np.float64))
+        near = _overlap(first, last, begin, end)
+        if port.straight:
+            own, dearer_s = kept[:members], port.far_s_per_byte - port.near_s_per_byte
+            beyond = (end - begin - near) * np.maximum(dearer_s, 0.0)[:, None]
+            found.direct.append(np.divide(beyond, own, out=np.zeros(begin.shape), where=own > 0))
+        if not port.one_port:
+            found.factors.append(near)
+    return found
 
 
 def rounds_of(sources: FloatArray) -> FloatArray:
@@ -139,44 +145,53 @@ def _overlap(low: FloatArray, high: FloatArray, start: FloatArray, stop: FloatAr
 
 @dataclass(frozen=True, eq=False)
 class Kinds:
-    """Layouts of some tables, by dimension: in one, many are alike.
+    """Layouts of some tables, by dimension: in one, many are alike, of all tables and dimensions of equal size.
 
     Attributes:
-        sizes: How many layouts each table has.
-        number: Of what kind each is, among those of its table, ``[rank, layouts]``.
-        counts: How many kinds there are, by dimension and table, ``[rank, tables]``.
-        low: Where boxes start, of every kind, dimension by dimension and there table by table, ``[boxes, kinds]``.
+        size: Of which size the dimensions of layouts are, by its number among all sizes, ``[rank, layouts]``.
+        number: Of what kind each is, among those of that size, ``[rank, layouts]``.
+        counts: How many kinds there are, by size.
+        low: Where boxes start, of every kind, size by size, ``[boxes, kinds]``.
         high: Where they stop.
     """
 
-    sizes: Sequence[int]
+    size: IntArray
     number: IntArray
     counts: IntArray
     low: FloatArray
     high: FloatArray
 
 
-def kinds_of(boxes: IntArray, sizes: Sequence[int]) -> Kinds:
+def kinds_of(boxes: IntArray, counts: Sequence[int], shapes: Sequence[Sequence[int]]) -> Kinds:
     """Of layouts.
 
     Args:
         boxes: Of all tables, ``[layouts, boxes, rank, 2]``.
-        sizes: How many layouts each table has.
+        counts: How many layouts each table has.
+        shapes: Sizes of its dimensions.
     """
-    count, width, rank, _ = boxes.shape
-    # As numbers with fractions: processors are quicker at these.
-    ranges = np.ascontiguousarray(boxes.transpose(2, 0, 3, 1), np.float64).reshape(rank * count, 2 * width)
-    keys = ranges.view(f"V{ranges.shape[1] * ranges.itemsize}").ravel().tolist()
+    layouts, width, rank, _ = boxes.shape
+    sizes = [shape[dim] for dim in range(rank) for shape in shapes]
+    found: dict[int, dict[bytes, int]] = {size: {} for size in sizes}
+    # Short keys are sooner compared.
+    narrow = np.min_scalar_type(max(sizes))
+    ranges = np.ascontiguousarray(boxes.transpose(2, 0, 3, 1), narrow).reshape(rank * layouts, 2 * width)
+    keys = keys_of(ranges)
     number: list[int] = []
-    counts: list[int] = []
-    different: list[bytes] = []
-    for size in [*sizes] * rank:
-        found: dict[bytes, int] = {}
-        number += [found.setdefault(key, len(found)) for key in keys[len(number) : len(number) + size]]
-        counts.append(len(found))
-        different += found
-    low, high = np.frombuffer(b"".join(different)).reshape(-1, 2, width).transpose(1, 2, 0)
-    return Kinds(sizes, np.reshape(number, (rank, count)), np.reshape(counts, (rank, len(sizes))), low, high)
+    for size, count in zip(sizes, [*counts] * rank, strict=True):
+        own = found[size]
+        number += [own.setdefault(key, len(own)) for key in keys[len(number) : len(number) + count]]
+    different = np.frombuffer(b"".join(chain.from_iterable(found.values())), narrow).reshape(-1, 2, width)
+    # As numbers with fractions: processors are quicker at these.
+    low, high = np.ascontiguousarray(different.transpose(1, 2, 0), np.float64)
+    places = {size: place for place, size in enumerate(found)}
+    return Kinds(
+        np.repeat([places[size] for size in sizes], [*counts] * rank).reshape(rank, layouts),
+        np.reshape(number, (rank, layouts)),
+        np.asarray([len(own) for own in found.values()]),
+        low,
+        high,
+    )
 
 
 def _places(kinds: Kinds, members: int) -> IntArray:
@@ -187,11 +202,20 @@ def _places(kinds: Kinds, members: int) -> IntArray:
     return np.where((low >= high).any(axis=0), -1, places)
 
 
+def _moved(held: Kinds, needed: Kinds, pairs: Products, port: Ports) -> BoolArray:
+    """Whether members are alike elsewhere than they have been, by pairs of kinds."""
+    before, after = _places(held, len(port.group)), _places(needed, len(port.group))
+    rows, columns = pairs.of(np.arange(pairs.total))
+    place = before.take(rows, axis=1)
+    moved: BoolArray = ((place != after.take(columns, axis=1)) | (place < 0)).any(axis=0)
+    return moved
+
+
 class KindGains:
     """What layouts gain, from what those of their kinds gain along every dimension."""
 
     def __init__(self, held: Kinds, needed: Kinds, port: Ports, several: int) -> None:
-        """Between all kinds that are held and all that are needed, of every table and dimension.
+        """Between all kinds that are held and all that are needed along dimensions of equal size.
 
         Args:
             held: What layouts hold.
@@ -199,30 +223,46 @@ class KindGains:
             port: How fast data comes to the members.
             several: How many pairs of kinds are looked at in one go.
         """
-        pairs = Products(held.counts.ravel(), needed.counts.ravel())
-        before, after = _places(held, len(port.group)), _places(needed, len(port.group))
-        found = []
+        pairs = Products(held.counts, needed.counts)
+        self._boxes, self._members = len(held.low), len(port.group)
+        found: list[_Rows] = []
         for rows, columns in pairs.parts(several):
-            place = before.take(rows, axis=1)
-            moved = ((place != after.take(columns, axis=1)) | (place < 0)).any(axis=0)
             own = held.low.take(rows, axis=1), held.high.take(rows, axis=1)
             other = needed.low.take(columns, axis=1), needed.high.take(columns, axis=1)
-            found.append(gains_of(*own, *other, moved, port))
-        self._boxes, self._members, self._factors = found[0].boxes, found[0].members, found[0].factors
+            found.append(_rows_of(*own, *other, port))
         #: ``[pairs of kinds, rows]``: those of many pairs are taken as a whole.
-        self._values = np.concatenate([np.ascontiguousarray(own.values.T) for own in found])
-        first = pairs.starts.reshape(held.counts.shape)
+        self._factors = _by_pair([rows.factors for rows in found])
+        self._added = _by_pair([rows.added for rows in found])
+        #: Whether members are alike in a dimension elsewhere than they have been, and what is direct if they are not.
+        self._straight = (
+            (_moved(held, needed, pairs, port), _by_pair([rows.direct for rows in found])) if port.straight else None
+        )
         #: Per dimension and layout that is held, where the pairs of its kind are; of one that is needed, which it is.
-        self._rows = first.repeat(held.sizes, axis=1) + held.number * needed.counts.repeat(held.sizes, axis=1)
+        self._rows = pairs.starts.take(held.size) + held.number * needed.counts.take(held.size)
         self._columns = needed.number
 
     def of(self, rows: IntArray, columns: IntArray) -> Gains:
         """Of pairs of layouts."""
         kinds = self._rows.take(rows, axis=1) + self._columns.take(columns, axis=1)
-        factors = self._factors
-        found = self._values.take(kinds[0], axis=0)
+        factors, added = self._factors.take(kinds[0], axis=0), self._added.take(kinds[0], axis=0)
         for own in kinds[1:]:
-            other = self._values.take(own, axis=0)
-            found[:, :factors] *= other[:, :factors]
-            found[:, factors:] += other[:, factors:]
-        return Gains(np.ascontiguousarray(found.T), self._boxes, self._members, factors)
+            factors *= self._factors.take(own, axis=0)
+            added += self._added.take(own, axis=0)
+        factors, added = np.ascontiguousarray(factors.T), np.ascontiguousarray(added.T)
+        steady, direct = self._direct_of(kinds)
+        direct = direct * factors[: self._members].take(steady, axis=1)
+        return Gains(factors, added, self._boxes, self._members, steady, direct)
+
+    def _direct_of(self, kinds: IntArray) -> tuple[IntArray, FloatArray]:
+        """Where everyone keeps its place, and what is direct there, from pairs of kinds ``[rank, pairs]``."""
+        if self._straight is None:
+            return np.zeros(0, np.int64), np.zeros((self._members, 0))
+        moved, direct = self._straight
+        steady = np.flatnonzero(~moved.take(kinds).any(axis=0))
+        return steady, direct.take(kinds.take(steady, axis=1), axis=0).sum(axis=0).T
+
+
+def _by_pair(parts: Sequence[Sequence[FloatArray]]) -> FloatArray:
+    """Rows of some pairs after those of others, as ``[pairs, rows]``."""
+    together = [np.concatenate(rows) for rows in parts]
+    return np.ascontiguousarray(np.concatenate(together, axis=1).T)

@@ -60,11 +60,11 @@ class Fold:
 
     def part(self, table: BoolArray) -> None:
         """Mark what is an image of something else as such."""
-        table[np.ix_(self.rows, self.columns)] = False
+        table[self.rows[:, None], self.columns] = False
 
     def unfold(self, table: FloatArray) -> None:
         """Give it the values of that."""
-        table[np.ix_(self.rows, self.columns)] = table[np.ix_(self.of, self.images)]
+        table[self.rows[:, None], self.columns] = table[self.of[:, None], self.images]
 
 
 def fold(image: IntArray, sources: IntArray, targets: IntArray) -> Fold | None:
@@ -87,5 +87,5 @@ def _places(image: IntArray, layouts: IntArray) -> IntArray:
     place = np.full(len(image) + 1, -1)
     place[layouts] = np.arange(len(layouts))
     # The image of none is behind all others.
-    found: IntArray = place[image[layouts]]
+    found: IntArray = place.take(image.take(layouts))
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,8 @@ from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.communication.bounds import Asked, move_bounds
 from mars_onnx.search.exact.communication.mirrors import Fold, fold, mirrors
-from mars_onnx.search.exact.communication.ports import ports
-from mars_onnx.search.exact.communication.sides import Sides, sides
+from mars_onnx.search.exact.communication.ports import Ports, ports
+from mars_onnx.search.exact.communication.sides import Sides, keys_of, of_rank, sides
 from mars_onnx.search.exact.work import BOUND, BOUND_TABLE, spend, spend_on_plan
 
 FloatArray = npt.NDArray[np.float64]
@@ -47,12 +48,18 @@ class Moves:
         self.pool, self.shape, self.bits, self.ranks = pool, shape, bits, ranks
         self._clock = Clock() if clock is None else clock
         self._ids: dict[tuple[int, ...], dict[bytes, int]] = {}
-        self._boxes: list[IntArray] = []
+        #: What boxes fit into: short keys are sooner compared.
+        self._narrow = np.min_scalar_type(max(shape, default=1))
+        #: Boxes of layouts, ``[layouts, ranks, rank, 2]``, in pieces.
+        self._pieces: list[IntArray] = []
         self._members: list[tuple[int, ...]] = []
         self._exact: dict[tuple[int, int], float] = {}
         #: When each became that.
         self._since: dict[tuple[int, int], int] = {}
         self._layouts: dict[int, Layout] = {}
+        #: Dimensions that have something to cut; of a scalar, the one that its boxes have.
+        self._dims = [dim for dim, size in enumerate(shape) if size > 1] or [0]
+        self._sizes = tuple(size for size in shape if size > 1) or (1,)
         self._sides: Sides | None = None
         #: Per layout the number of its mirror image, or -1.
         self._images: IntArray = np.zeros(0, np.int64)
@@ -71,18 +78,25 @@ class Moves:
             spread[:, [self.ranks.index(rank) for rank in members]] = boxes
             boxes = spread
         ids = self._ids.setdefault(members, {})
-        numbers: list[int] = []
-        # As bytes, all at once: a row of an array at a time would take three times as long.
-        text, width = boxes.tobytes(), boxes[0].nbytes if len(boxes) else 0
-        for row in range(len(boxes)):
-            key = text[row * width : (row + 1) * width]
-            number = ids.get(key)
-            if number is None:
-                number = ids[key] = len(self._boxes)
-                self._boxes.append(boxes[row])
-                self._members.append(members)
-            numbers.append(number)
-        return np.asarray(numbers, np.int64)
+        keys = self._keys(boxes)
+        fresh = [key for key in dict.fromkeys(keys) if key not in ids]
+        if fresh:
+            ids.update(zip(fresh, count(len(self._members)), strict=False))
+            more = np.frombuffer(b"".join(fresh), self._narrow).astype(np.int64)
+            self._pieces.append(more.reshape(len(fresh), *boxes.shape[1:]))
+            self._members += [members] * len(fresh)
+        return np.asarray([ids[key] for key in keys], np.int64)
+
+    def _keys(self, boxes: IntArray) -> list[bytes]:
+        """What layouts ``[layouts, ranks, rank, 2]`` are known by."""
+        return keys_of(np.ascontiguousarray(boxes, self._narrow).reshape(len(boxes), boxes[:1].size))
+
+    @property
+    def _boxes(self) -> IntArray:
+        """Boxes of all layouts, ``[layouts, ranks, rank, 2]``."""
+        if len(self._pieces) > 1:
+            self._pieces = [np.concatenate(self._pieces)]
+        return self._pieces[0]
 
     def layout(self, number: int) -> Layout:
         """A registered layout."""
@@ -112,7 +126,7 @@ class Moves:
 
     def _mirror(self, number: int, order: tuple[int, ...]) -> int | None:
         """A layout with its axes in another order, if it is known."""
-        return self._ids[self._members[number]].get(self._boxes[number][:, order].tobytes())
+        return self._ids[self._members[number]].get(self._keys(self._boxes[[number]][:, :, order])[0])
 
     def _folded(self, sources: IntArray, targets: IntArray) -> Fold | None:
         """How a table of some layouts follows from a part of it, as far as mirror images are known."""
@@ -122,14 +136,12 @@ class Moves:
 
     def _image(self, order: tuple[int, ...]) -> IntArray:
         """Per layout the number of the one that has its axes in another order, or -1; all are of the same members."""
-        start, count = len(self._images), len(self._boxes)
-        if start < count:
+        start, stop = len(self._images), len(self._members)
+        if start < stop:
             ids = self._ids[self._members[0]]
-            # As in :meth:`register`.
-            text, width = np.stack(self._boxes[start:])[:, :, order].tobytes(), self._boxes[0].nbytes
-            more = [ids.get(text[row * width : (row + 1) * width], -1) for row in range(count - start)]
+            more = [ids.get(key, -1) for key in self._keys(self._boxes[start:, :, order])]
             images = np.concatenate([self._images, np.asarray(more, np.int64)])
-            own = np.arange(start, count)[images[start:] >= 0]
+            own = np.arange(start, stop)[images[start:] >= 0]
             images[images[own]] = own
             self._images = images
         return self._images
@@ -150,25 +162,28 @@ class Moves:
 
     def boxes(self, numbers: IntArray) -> IntArray:
         """Boxes of layouts, ``[layouts, ranks, rank, 2]``."""
-        return np.stack([self._boxes[number] for number in numbers.tolist()])
+        found: IntArray = self._boxes.take(numbers, axis=0)
+        return found
 
-    def _every(self) -> Sides:
-        """All layouts by now, without dimensions that have nothing to cut."""
+    def unseen(self) -> IntArray:
+        """Boxes of layouts whose sides are not known yet, without dimensions that have nothing to cut."""
         start = 0 if self._sides is None else len(self._sides.held)
-        if self._sides is None or start < len(self._boxes):
-            dims = [dim for dim, size in enumerate(self.shape) if size > 1] or [0]
-            more = sides(np.stack(self._boxes[start:])[:, :, dims], ports(self.pool, self.ranks))
-            self._sides = more if self._sides is None else self._sides.with_more(more)
-        return self._sides
+        return self._boxes[start:].take(self._dims, axis=2)
+
+    def see(self, more: Sides) -> None:
+        """Take in their sides."""
+        self._sides = more if self._sides is None else self._sides.with_more(more)
 
     def bounds(self, sources: IntArray, targets: IntArray) -> FloatArray:
         """Seconds at least, ``[sources, targets]``; exact where that is known, and where nothing moves."""
         return bounds_of([(self, sources, targets)])[0]
 
     def asked(self, sources: IntArray, targets: IntArray) -> Asked:
-        """What there is to move from some layouts to some others."""
-        every = self._every()
-        return Asked(every.of(sources), every.of(targets), self.bits, self._folded(sources, targets))
+        """What there is to move from some layouts to some others, whose sides are known."""
+        if self._sides is None:
+            raise RuntimeError("layouts whose sides nobody has worked out")
+        held, needed = self._sides.held.take(sources, axis=0), self._sides.needed.take(targets, axis=0)
+        return Asked(len(self.ranks), self._sizes, held, needed, self.bits, self._folded(sources, targets))
 
     def with_exact(self, seconds: FloatArray, sources: IntArray, targets: IntArray) -> FloatArray:
         """Bounds ``[sources, targets]`` with the exact cost where that is known."""
@@ -187,11 +202,26 @@ def bounds_of(wanted: Sequence[tuple[Moves, IntArray, IntArray]]) -> list[FloatA
     if not wanted:
         return []
     first = wanted[0][0]
+    port = ports(first.pool, first.ranks)
+    _see([moves for moves, _, _ in wanted], port)
     asked = [moves.asked(sources, targets) for moves, sources, targets in wanted]
     for (moves, _, _), own in zip(wanted, asked, strict=True):
         spend(BOUND, BOUND_TABLE + own.pairs * len(moves.ranks))
-    found = move_bounds(asked, ports(first.pool, first.ranks))
+    found = move_bounds(asked, port)
     return [moves.with_exact(own, *of) for own, (moves, *of) in zip(found, wanted, strict=True)]
+
+
+def _see(every: Sequence[Moves], port: Ports) -> None:
+    """Work out the sides of all layouts of some tensors that are not known yet, together."""
+    unseen = {moves: boxes for moves in dict.fromkeys(every) if len(boxes := moves.unseen())}
+    if not unseen:
+        return
+    rank = max(boxes.shape[2] for boxes in unseen.values())
+    found = sides(np.concatenate([of_rank(boxes, rank) for boxes in unseen.values()]), port)
+    stop = 0
+    for moves, boxes in unseen.items():
+        start, stop = stop, stop + len(boxes)
+        moves.see(found.part(start, stop, boxes.shape[2]))
 
 
 def _inside(needed: IntArray, held: IntArray) -> bool:

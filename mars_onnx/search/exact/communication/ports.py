@@ -64,6 +64,33 @@ class Ports:
             latency_s[inside] = self.far_latency_s[inside].min()
         return latency_s - self.least_latency_s
 
+    @property
+    def straight(self) -> bool:
+        """Whether what comes from another cluster comes to the member that lacks it, where everyone keeps its place."""
+        return len(self.groups) > 1 and self.one_port and self.first_hand
+
+    @cached_property
+    def fastest_s_per_byte(self) -> FloatArray:
+        """From anywhere, at best."""
+        return np.minimum(self.near_s_per_byte, self.far_s_per_byte)
+
+    @cached_property
+    def crossing_latency_s(self) -> FloatArray:
+        """Of a message from another cluster to any member of each, at best, ``[clusters, 1]``."""
+        return np.asarray([[self.far_latency_s[inside].min()] for inside in self.groups])
+
+    @cached_property
+    def crossing_s_per_byte(self) -> FloatArray:
+        """From another cluster to any member of each, at best, ``[clusters, 1]``."""
+        return np.asarray([[self.far_s_per_byte[inside].min()] for inside in self.groups])
+
+    @cached_property
+    def dearer_s_per_byte(self) -> FloatArray:
+        """How much longer that takes than what comes from anywhere to any other one, if it does, ``[clusters, 1]``."""
+        slowest = np.asarray([[self.fastest_s_per_byte[inside].max()] for inside in self.groups])
+        dearer: FloatArray = np.maximum(self.crossing_s_per_byte - slowest, 0.0)
+        return dearer
+
     @cached_property
     def least_latency_s(self) -> float:
         """Of any message."""

@@ -25,13 +25,16 @@ class Products:
         ends = np.cumsum(self._height * self._width)
         self.starts: IntArray = ends - self._height * self._width
         self.total = int(ends[-1])
-        self._row, self._column = np.cumsum(self._height) - self._height, np.cumsum(self._width) - self._width
+        width = np.repeat(self._width, self._height)
+        self._row: IntArray = np.repeat(np.arange(len(width)), width)
+        first = np.repeat(np.cumsum(self._width) - self._width, self._height)
+        #: From the number of a pair to that of its column, which is the same for all pairs of a row.
+        self._shift: IntArray = first - (np.cumsum(width) - width)
 
     def of(self, places: IntArray) -> tuple[IntArray, IntArray]:
         """The row and the column of some pairs."""
-        table = np.searchsorted(self.starts, places, side="right") - 1
-        row, column = np.divmod(places - self.starts[table], self._width[table])
-        return self._row[table] + row, self._column[table] + column
+        row = self._row.take(places)
+        return row, places + self._shift.take(row)
 
     def parts(self, several: int) -> Iterator[tuple[IntArray, IntArray]]:
         """Rows and columns of all pairs, so many at a time."""
@@ -40,5 +43,5 @@ class Products:
 
     def tables(self, every: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         """What there is for all pairs, table by table; these are views."""
-        sizes = zip(self._height.tolist(), self._width.tolist(), strict=True)
-        return [own.reshape(size) for own, size in zip(np.split(every, self.starts[1:]), sizes, strict=True)]
+        sizes = zip(self.starts.tolist(), self._height.tolist(), self._width.tolist(), strict=True)
+        return [every[start : start + height * width].reshape(height, width) for start, height, width in sizes]

@@ -29,37 +29,49 @@ def resolution_bounds(
     passes = np.where(scattered, 1, 2)
     ends, near_s = port.endpoint_latency_s, port.least_latency_s
     if port.one_port:
-        rounds, fastest = np.ceil(np.log2(parts)) * passes, np.minimum(port.near_s_per_byte, port.far_s_per_byte)
+        rounds, fastest = np.ceil(np.log2(parts)) * passes, port.fastest_s_per_byte
     else:
         rounds, fastest = passes, port.all_s_per_byte
     s_per_byte = np.where(scattered, parts - 1, 2 * (parts - 1) / parts) * fastest.min()
     waits = rounds * near_s + (rounds + 1) * ends
+    # With the strategies last, processors have long rows to work on.
+    by_member = np.ascontiguousarray(kept.T)
     # Of unequal pieces a member takes in those of the others, too: the mean is what is certain.
-    seconds: FloatArray = waits + np.where(scattered, kept.mean(axis=-1), kept.max(axis=-1)) * s_per_byte
+    bytes_in = np.where(scattered, by_member.sum(axis=0) / len(by_member), by_member.max(axis=0))
+    seconds: FloatArray = waits + bytes_in * s_per_byte
     if len(port.groups) > 1:
         # Some members resolve more than others, and not all of them across clusters: of pieces, the least is certain.
-        least = kept.min(axis=-1)
-        for inside in port.groups:
-            # Where a group lacks a part, every byte that it keeps takes in something from another group.
-            there = np.sort(part.take(inside, axis=1), axis=1)
-            different = 1 + np.count_nonzero(there[:, 1:] != there[:, :-1], axis=1)
-            most = kept.take(inside, axis=1).max(axis=-1)
-            far_s, rate = float(port.far_latency_s[inside].min()), float(fastest.min())
-            further, far_rate = far_s - near_s, rate
-            # What has been summed goes back across as well.
-            if port.one_port:
-                # All who sum up together keep the same bytes, of which those of a cluster may each take in a share.
-                far_rate = max(rate, float(port.far_s_per_byte[inside].min()))
-                extra = max(far_rate - float(fastest[inside].max()), 0.0)
-                summed = waits + 2 * further + most * (s_per_byte + extra / different)
-                pieces = waits + further + least * (s_per_byte + extra)
-            else:
-                # All at once, parts from nearby come while a member waits for those that do not.
-                beyond = (parts - different) * rate
-                summed = waits + np.maximum(2 * further + most * 2 * beyond / parts, most * s_per_byte)
-                pieces = waits + np.maximum(further + least * beyond, least * s_per_byte)
-            alone = different * (near_s + 2 * ends + most * rate)
-            alone += (parts - different) * (far_s + 2 * ends + most * far_rate)
-            crossing = np.where(scattered, pieces, np.minimum(summed, alone))
-            seconds = np.where((different < parts) & (most > 0), np.maximum(seconds, crossing), seconds)
+        least = by_member.min(axis=0)
+        # Where a group lacks a part, every byte that it keeps takes in something from another group.
+        held = np.ascontiguousarray(part.T)
+        there = np.asarray([different(held.take(inside, axis=0)) for inside in port.groups])
+        most = np.asarray([by_member.take(inside, axis=0).max(axis=0) for inside in port.groups])
+        rate, far_s = float(fastest.min()), port.crossing_latency_s
+        further = far_s - near_s
+        far_rate: FloatArray | float = rate
+        # What has been summed goes back across as well.
+        if port.one_port:
+            # All who sum up together keep the same bytes, of which those of a cluster may each take in a share.
+            far_rate, extra = port.crossing_s_per_byte, port.dearer_s_per_byte
+            summed = waits + 2 * further + most * (s_per_byte + extra / there)
+            pieces = waits + further + least * (s_per_byte + extra)
+        else:
+            # All at once, parts from nearby come while a member waits for those that do not.
+            beyond = (parts - there) * rate
+            summed = waits + np.maximum(2 * further + most * 2 * beyond / parts, most * s_per_byte)
+            pieces = waits + np.maximum(further + least * beyond, least * s_per_byte)
+        alone = there * (near_s + 2 * ends + most * rate)
+        alone += (parts - there) * (far_s + 2 * ends + most * far_rate)
+        crossing = np.where(scattered, pieces, np.minimum(summed, alone))
+        seconds = np.maximum(seconds, np.where((there < parts) & (most > 0), crossing, 0.0).max(axis=0))
     return seconds
+
+
+def different(numbers: IntArray) -> IntArray:
+    """How many different ones are in each column."""
+    found = np.zeros(numbers.shape[1], np.int64)
+    for start in range(0, int(numbers.max(initial=0)) + 1, 64):
+        # A bit for each; those that are not among these 64 have none.
+        bits = np.uint64(1) << (numbers - start).astype(np.uint64)
+        found += np.bitwise_count(np.bitwise_or.reduce(bits, axis=0))
+    return found

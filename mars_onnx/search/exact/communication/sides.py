@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,9 +28,9 @@ class Sides:
     held: IntArray
     needed: IntArray
 
-    def of(self, places: IntArray) -> Sides:
-        """Some of them."""
-        return Sides(self.members, self.held.take(places, axis=0), self.needed.take(places, axis=0))
+    def part(self, start: int, stop: int, rank: int) -> Sides:
+        """Some of them, without further dimensions."""
+        return Sides(self.members, self.held[start:stop, :, :rank], self.needed[start:stop, :, :rank])
 
     def with_more(self, others: Sides) -> Sides:
         """These and others."""
@@ -45,11 +46,12 @@ def sides(boxes: IntArray, port: Ports) -> Sides:
         port: Says which members are near each other.
     """
     count, members, *rest = boxes.shape
-    clusters = len(port.groups) if len(port.groups) > 1 else 0
-    held = np.empty((count, members + clusters, *rest), np.int64)
+    if len(port.groups) == 1:
+        return Sides(members, boxes, boxes)
+    held = np.empty((count, members + len(port.groups), *rest), np.int64)
     needed = np.empty_like(held)
     held[:, :members] = needed[:, :members] = boxes
-    for size in {len(inside) for inside in port.groups} if clusters else ():
+    for size in {len(inside) for inside in port.groups}:
         # Those of a size together.
         numbers = [number for number, inside in enumerate(port.groups) if len(inside) == size]
         own = boxes[:, np.stack([port.groups[number] for number in numbers])].reshape(-1, size, *rest)
@@ -60,6 +62,21 @@ def sides(boxes: IntArray, port: Ports) -> Sides:
         held[:, places] = around.reshape(count, len(numbers), *rest)
         needed[:, places] = together.reshape(count, len(numbers), *rest)
     return Sides(members, held, needed)
+
+
+def of_rank(boxes: IntArray, rank: int) -> IntArray:
+    """Boxes ``[layouts, boxes, rank, 2]`` with further dimensions that have nothing to cut."""
+    missing = rank - boxes.shape[2]
+    if not missing:
+        return boxes
+    more = np.broadcast_to(np.array([0, 1]), (*boxes.shape[:2], missing, 2))
+    return np.concatenate([boxes, more], axis=2)
+
+
+def keys_of(rows: IntArray) -> list[bytes]:
+    """What rows of whole numbers are known by, all at once: one at a time would take three times as long."""
+    keys: list[bytes] = rows.view(f"V{rows.shape[1] * rows.itemsize}").ravel().tolist()
+    return keys
 
 
 def volumes(boxes: IntArray) -> FloatArray:
@@ -79,25 +96,30 @@ def hull(boxes: IntArray) -> IntArray:
 def _complete(boxes: IntArray) -> BoolArray:
     """Whether boxes ``[layouts, boxes, rank, 2]`` fill the box around them, as all combinations of some ranges."""
     low, high = boxes[..., 0], boxes[..., 1]
-    base = int(high.max(initial=0)) + 1
-    ranges = np.sort(low * base + high, axis=1)
+    base = high.max(axis=(0, 1), initial=0) + 1
+    number = low * base + high
+    ranges = np.sort(number, axis=1)
     start, stop = np.divmod(ranges, base)
     joined = (start[:, 1:] <= np.maximum.accumulate(stop, axis=1)[:, :-1]).all(axis=(1, 2))
     combinations = (1 + (ranges[:, 1:] != ranges[:, :-1]).sum(axis=1)).prod(axis=-1)
-    number = np.sort(_numbered(boxes), axis=1)
-    different = 1 + (number[:, 1:] != number[:, :-1]).sum(axis=1)
+    together = np.sort(_together(number, (base * base).tolist()), axis=1)
+    different = 1 + (together[:, 1:] != together[:, :-1]).sum(axis=1)
     complete: BoolArray = (low < high).all(axis=(1, 2)) & joined & (different == combinations)
     return complete
 
 
-def _numbered(boxes: IntArray) -> IntArray:
-    """A number per box ``[..., rank, 2]``, equal for those that are equal."""
-    number: IntArray = np.zeros(boxes.shape[:-2], np.int64)
-    room = 1
-    for column in np.moveaxis(boxes.reshape(*boxes.shape[:-2], -1), -1, 0):
-        size = int(column.max(initial=0)) + 1
+def _together(numbers: IntArray, sizes: Sequence[int]) -> IntArray:
+    """A number for each of some rows of numbers ``[..., numbers]``, equal for those that are equal.
+
+    Args:
+        numbers: From 0 on.
+        sizes: How many there may be in each column.
+    """
+    found: IntArray = numbers[..., 0]
+    room = sizes[0]
+    for column, size in enumerate(sizes[1:], start=1):
         if room * size > 1 << 62:
-            number = np.unique(number, return_inverse=True)[1].reshape(number.shape)
-            room = int(number.max(initial=0)) + 1
-        number, room = number * size + column, room * size
-    return number
+            found = np.unique(found, return_inverse=True)[1].reshape(found.shape)
+            room = int(found.max(initial=0)) + 1
+        found, room = found * size + numbers[..., column], room * size
+    return found
