@@ -61,15 +61,9 @@ def redistribute(source: Layout, target: Layout, distance: Distance = index_dist
 
 
 def communication(source: Layout, target: Layout, distance: Distance = index_distance) -> tuple[Collective, ...]:
-    """The collectives of :func:`redistribute`. Where only these matter, nobody has to say who assembles what of them.
+    """The collectives of :func:`redistribute`, with its arguments and errors.
 
-    Args:
-        source: As there.
-        target: As there.
-        distance: As there.
-
-    Raises:
-        ValueError: As there.
+    Where only these matter, nobody has to say who assembles what of them.
     """
     collectives = collectives_of(planned(source, target, distance))
     order = order_of(source, target)
@@ -77,16 +71,7 @@ def communication(source: Layout, target: Layout, distance: Distance = index_dis
 
 
 def planned(source: Layout, target: Layout, distance: Distance = index_distance) -> tuple[Planned, ...]:
-    """The same before it is told as collectives: with the axes in the order in which plans are made.
-
-    Args:
-        source: As there.
-        target: As there.
-        distance: As there.
-
-    Raises:
-        ValueError: As there.
-    """
+    """The same before it is told as collectives: with the axes in the order in which plans are made."""
     _check(source, target)
     order = order_of(source, target)
     if order is not None:

@@ -10,12 +10,10 @@ from functools import lru_cache
 from itertools import permutations, product
 
 import numpy as np
-import numpy.typing as npt
 
 from mars_onnx.rules.axes import IntArray
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
+from mars_onnx.search.exact.strategies.cuts import BoolArray
+from mars_onnx.search.exact.strategies.space import FloatArray
 
 Order = tuple[int, ...]
 """Axes of a tensor, each once."""

@@ -70,7 +70,7 @@ class Moves:
         """Numbers of layouts.
 
         Args:
-            boxes: ``[layouts, members, rank, 2]``.
+            boxes: ``[layouts, members, rank, 2]``, inside the tensor: keys have room for no more.
             members: Ranks, among those of the table.
         """
         if members != self.ranks:

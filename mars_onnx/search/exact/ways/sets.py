@@ -124,11 +124,8 @@ class Sets:
 
     def look(self, state: State, segments: Iterable[int]) -> SegmentTables:
         """The tables of a set, after a look at some segments."""
-        tables, looked = self.tables(state), list(segments)
-        tables.build(looked)
-        for index in looked:
-            tables.solve(index)
-        return tables
+        self.look_at([(state, index) for index in segments])
+        return self.tables(state)
 
     def look_at(self, unknown: Sequence[tuple[State, int]]) -> None:
         """Look at segments of sets."""
