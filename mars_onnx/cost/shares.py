@@ -20,7 +20,7 @@ Designs = tuple[str, ...]
 #: Per member of a set and phase the seconds of compute.
 PhaseSeconds = tuple[tuple[float, ...], ...]
 #: An accelerator among those that are like it, and its design.
-_Kind = tuple[int, str]
+Kind = tuple[int, str]
 
 
 @lru_cache(maxsize=65536)
@@ -65,21 +65,21 @@ def phases_seconds(pool: Pool, nodes: Sequence[tuple[Signature, Sharding, Design
 
 def _seconds(pool: Pool, nodes: Sequence[tuple[Signature, Sequence[Sharding], Designs]]) -> list[list[PhaseSeconds]]:
     """Per node and sharding, for every member and phase the seconds of compute; shardings of a node are on one set."""
-    asked: dict[_Kind, list[tuple[Workload, list[Share]]]] = {}
+    asked: dict[Kind, list[tuple[Workload, list[Share]]]] = {}
     for signature, shardings, designs in nodes:
         # Members share few different shares; each is priced once per performance model.
         phases = [own for sharding in shardings for own in sharding.phases]
         shares = list({id(share): share for own in phases for share in own if share is not None}.values())
         if shares:
             work = _work(signature, shares)
-            for kind in dict.fromkeys(_kinds(pool, shardings[0], designs)):
+            for kind in dict.fromkeys(member_kinds(pool, shardings[0].members, designs)):
                 asked.setdefault(kind, []).append((work, shares))
     priced = {kind: _priced(pool, *kind, own) for kind, own in asked.items()}
     return [
         [
             tuple(
                 tuple(0.0 if share is None else priced[kind][id(share)] for share in own)
-                for kind, own in zip(_kinds(pool, sharding, designs), sharding.phases, strict=True)
+                for kind, own in zip(member_kinds(pool, sharding.members, designs), sharding.phases, strict=True)
             )
             for sharding in shardings
         ]
@@ -87,8 +87,9 @@ def _seconds(pool: Pool, nodes: Sequence[tuple[Signature, Sequence[Sharding], De
     ]
 
 
-def _kinds(pool: Pool, sharding: Sharding, designs: Designs) -> list[_Kind]:
-    return [(twin(pool, rank), design) for rank, design in zip(sharding.members, designs, strict=True)]
+def member_kinds(pool: Pool, members: Sequence[int], designs: Sequence[str]) -> tuple[Kind, ...]:
+    """Per member of a set its kind; those of a kind compute everything in the same time."""
+    return tuple([(twin(pool, rank), design) for rank, design in zip(members, designs, strict=True)])
 
 
 def _work(signature: Signature, shares: Sequence[Share]) -> Workload:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mars_onnx.cost.shares import twin
+from mars_onnx.cost.shares import member_kinds
 from mars_onnx.errors import InputError
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.base import Signature
@@ -167,7 +167,7 @@ def _offers(pool: Pool) -> Options:
 
     def offered(signature: Signature, own: AcceleratorSet) -> tuple[Strategy, ...]:
         speeds = (1,) * len(own.members)
-        if len({(twin(pool, rank), design) for rank, design in zip(own.members, own.designs, strict=True)}) > 1:
+        if len(set(member_kinds(pool, own.members, own.designs))) > 1:
             seconds = [whole_seconds(pool, *each, signature) for each in zip(own.members, own.designs, strict=True)]
             speeds = relative_speeds(seconds)
         return strategies_of(signature, len(own.members), speeds)

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from mars_onnx.cost.performance import Workload, performance_model
-from mars_onnx.cost.shares import twin
+from mars_onnx.cost.shares import Kind, member_kinds
 from mars_onnx.cost.workload import workload
 from mars_onnx.errors import InputError
 from mars_onnx.pool.topology import Pool
@@ -20,9 +20,6 @@ from mars_onnx.rules.registry import rule_for
 from mars_onnx.search.exact.strategies.cuts import BoolArray, Levels
 from mars_onnx.search.exact.strategies.grids import cells_of
 from mars_onnx.search.exact.strategies.space import FloatArray, sound_cuts, unopposed
-
-#: An accelerator among those that are like it, and its design.
-_Kind = tuple[int, str]
 
 
 class ShareTables:
@@ -38,8 +35,8 @@ class ShareTables:
         """
         self._pool, self._family = pool, tuple(family)
         self._signatures = tuple(dict.fromkeys(signatures))
-        self._priced: dict[_Kind, dict[Signature, _Seconds]] = {}
-        self._kinds: dict[tuple[tuple[int, ...], tuple[str, ...]], tuple[_Kind, ...]] = {}
+        self._priced: dict[Kind, dict[Signature, _Seconds]] = {}
+        self._kinds: dict[tuple[tuple[int, ...], tuple[str, ...]], tuple[Kind, ...]] = {}
 
     def compute_seconds(
         self, signature: Signature, levels: Levels, members: tuple[int, ...], designs: tuple[str, ...]
@@ -70,14 +67,13 @@ class ShareTables:
             return self._seconds(signature, kinds.pop()).least[levels]
         return float(self.compute_seconds(signature, levels, members, designs).min())
 
-    def _kinds_of(self, members: tuple[int, ...], designs: tuple[str, ...]) -> tuple[_Kind, ...]:
+    def _kinds_of(self, members: tuple[int, ...], designs: tuple[str, ...]) -> tuple[Kind, ...]:
         key = members, designs
         if key not in self._kinds:
-            every = zip(members, designs, strict=True)
-            self._kinds[key] = tuple((twin(self._pool, rank), design) for rank, design in every)
+            self._kinds[key] = member_kinds(self._pool, members, designs)
         return self._kinds[key]
 
-    def _seconds(self, signature: Signature, kind: _Kind) -> _Seconds:
+    def _seconds(self, signature: Signature, kind: Kind) -> _Seconds:
         """What the shares of a layer take.
 
         Raises:
@@ -98,7 +94,7 @@ class ShareTables:
     def _together(self) -> _Batch:
         return _batch(self._signatures, self._family)
 
-    def _estimated(self, batch: _Batch, kind: _Kind) -> dict[Signature, _Seconds]:
+    def _estimated(self, batch: _Batch, kind: Kind) -> dict[Signature, _Seconds]:
         rank, design = kind
         accelerator = self._pool.accelerators[rank]
         found = accelerator.design(design)

@@ -10,7 +10,7 @@ from math import prod
 
 import numpy as np
 
-from mars_onnx.cost.shares import twin
+from mars_onnx.cost.shares import member_kinds, twin
 from mars_onnx.pool.topology import Pool
 from mars_onnx.rules.axes import Along, DimMap, IntArray, Ranges, Whole, Window
 from mars_onnx.rules.base import Signature, TensorType
@@ -241,7 +241,7 @@ class Sets:
 
     def _computed(self, state: State) -> FloatArray:
         members = state.place.members
-        kinds = tuple((twin(self.pool, rank), design) for rank, design in zip(members, state.designs, strict=True))
+        kinds = member_kinds(self.pool, members, state.designs)
         key = (kinds, self.shapes.levels(members))
         if key not in self._least:
             every, shares, levels = self.chain.problem.layers, self._shares(members), self.shapes.levels(members)
