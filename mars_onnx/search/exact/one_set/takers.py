@@ -39,7 +39,11 @@ def distinct(numbers: IntArray) -> tuple[IntArray, IntArray]:
 @lru_cache(maxsize=256)
 def _distinct(numbers: bytes) -> tuple[IntArray, IntArray]:
     # Layers that are alike need the same layouts, and sets that are alike number them in the same way.
-    return np.unique(np.frombuffer(numbers, np.int64), return_inverse=True)
+    found = np.unique(np.frombuffer(numbers, np.int64), return_inverse=True)
+    for own in found:
+        # Whoever asks for the same has the same array.
+        own.setflags(write=False)
+    return found
 
 
 def unstated(layouts: SetLayouts, kind: TensorType, made: IntArray, entered: IntArray) -> BoolArray:
