@@ -369,16 +369,15 @@ class Forward:
         A long way is found anew no sooner than some crossings are priced.
         """
         before, after = way.steps[index - 1], way.steps[index]
-        moves, sources, targets = self.sets.layouts(before.state, after.state, index)
-        changed = moves.sharpen(int(sources[before.column]), int(targets[after.row]))
-        several = min(self.count // _SEGMENTS_PER_PRICE, sources.size * targets.size)
+        crossing = self.sets.crossing(before.state, after.state, index)
+        changed = crossing.sharpen(before.column, after.row)
+        several = min(self.count // _SEGMENTS_PER_PRICE, crossing.seconds().size)
         if not changed or not way.ended or several < 2:
             return changed
-        crossing = self.sets.cross(before.state, after.state, index)
-        total = way.ended[index - 1][:, None] + crossing + self._to(after.state, index, after.column)
+        total = way.ended[index - 1][:, None] + crossing.seconds() + self._to(after.state, index, after.column)
         flat = total.ravel()
         for place in least_places(flat, several).tolist():
             row, column = divmod(place, total.shape[1])
             if flat[place] < total[before.column, after.row] + way.room:
-                moves.sharpen(int(sources[row]), int(targets[column]))
+                crossing.sharpen(row, column)
         return changed

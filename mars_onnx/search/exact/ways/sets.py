@@ -12,11 +12,11 @@ import numpy as np
 
 from mars_onnx.cost.shares import member_kinds, twin
 from mars_onnx.pool.topology import Pool
-from mars_onnx.rules.axes import Along, DimMap, IntArray, Ranges, Whole, Window
+from mars_onnx.rules.axes import Along, DimMap, Ranges, Whole, Window
 from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.rules.registry import rule_for
 from mars_onnx.search.exact.chain.chain import Chain
-from mars_onnx.search.exact.communication.moves import BoolArray, FloatArray, Moves
+from mars_onnx.search.exact.communication.moves import BoolArray, FloatArray
 from mars_onnx.search.exact.communication.ports import crossing
 from mars_onnx.search.exact.one_set.build import SegmentTables
 from mars_onnx.search.exact.one_set.factors import SegmentShapes
@@ -26,6 +26,7 @@ from mars_onnx.search.exact.one_set.takers import needs_of
 from mars_onnx.search.exact.strategies.least import least_seconds
 from mars_onnx.search.exact.strategies.shares import ShareTables
 from mars_onnx.search.exact.strategies.tariff import Tariff
+from mars_onnx.search.exact.ways.crossings import Between, Crossing
 from mars_onnx.search.exact.ways.shapes import Place, Shapes
 from mars_onnx.search.exact.work import LEAST, kinds_of, spend
 from mars_onnx.search.problem import Problem, Source
@@ -40,21 +41,6 @@ class State:
 
     place: Place
     designs: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Crossing:
-    """What it takes at least from one set to another at a gate.
-
-    Attributes:
-        moves: Between the two.
-        version: How many of these were exact.
-        seconds: From every column to every layout.
-    """
-
-    moves: Moves
-    version: int
-    seconds: FloatArray
 
 
 @dataclass(eq=False)
@@ -78,7 +64,6 @@ class Sets:
     _layouts: dict[tuple[object, ...], SetLayouts] = field(default_factory=dict)
     _shapes: dict[tuple[object, ...], SegmentShapes] = field(default_factory=dict)
     _least: dict[tuple[object, ...], FloatArray] = field(default_factory=dict)
-    _between: dict[tuple[object, ...], Moves] = field(default_factory=dict)
     _surplus: tuple[int, dict[frozenset[str], FloatArray]] | None = None
     _least_of: dict[State, FloatArray] = field(default_factory=dict)
     _needed: dict[int, float] = field(default_factory=dict)
@@ -86,7 +71,7 @@ class Sets:
     _kinds: dict[tuple[object, ...], int] = field(default_factory=dict)
     _keys: dict[State, int] = field(default_factory=dict)
     _runs: dict[int, tuple[int, Runs]] = field(default_factory=dict)
-    _crossings: dict[tuple[object, ...], _Crossing] = field(default_factory=dict)
+    _crossings: dict[tuple[object, ...], Crossing] = field(default_factory=dict)
 
     def start(self) -> list[State]:
         """Sets that can be the first."""
@@ -263,6 +248,11 @@ class Sets:
         return self.small if len(members) <= _SMALL else None
 
     @cached_property
+    def between(self) -> Between:
+        """What there is to move between sets."""
+        return Between(self.pool, self.shapes)
+
+    @cached_property
     def small(self) -> ShareTables:
         """What shares take to compute on one accelerator, and on all small sets: not many, and priced at once."""
         sets = (state.place.members for state in self.start())
@@ -282,14 +272,27 @@ class Sets:
         width = self.size(other, index)
         if gate is None or first is None or second is None:
             return np.full((rows, width), self.least_crossing(state, other, index))
-        key = (state.place.members, other.place.members, self.chain.alike[index - 1], self.chain.alike[index])
-        found = self._crossings.get(key)
-        if found is None or found.version != len(found.moves.log):
-            moves, sources, targets = self.layouts(state, other, index)
-            seconds = moves.bounds(sources, targets)
-            seconds[:, ~self._landing(second, index)] = np.inf
-            found = self._crossings[key] = _Crossing(moves, len(moves.log), seconds)
-        return found.seconds
+        return self.crossing(state, other, index).seconds()
+
+    def crossing(self, state: State, other: State, index: int) -> Crossing:
+        """From the columns of a set that somebody has looked at to the layouts at the gate on another one."""
+        alike = self.between.likeness(state.place.members, other.place.members)
+        key = (alike, self.chain.alike[index - 1], self.chain.alike[index])
+        if key not in self._crossings:
+            gate = self.chain.segments[index].gate
+            if gate is None:
+                raise ValueError("a segment without a gate is not crossed into")
+            first, second = self.tables(state), self.tables(other)
+            self._crossings[key] = self.between.crossing(
+                self.chain.kinds[gate],
+                first.on.layouts,
+                first.columns(index - 1),
+                second.on.layouts,
+                second.domain(index),
+                (state.place.members, other.place.members),
+                ~self._landing(second, index),
+            )
+        return self._crossings[key]
 
     def least_crossing(self, state: State, other: State, index: int) -> float:
         """Seconds at least until what is needed of the tensor at a gate is on another set."""
@@ -313,23 +316,6 @@ class Sets:
             allowed += needs_of(self.chain, known.on.layouts, takers[0], gate)
         landing: BoolArray = np.isin(known.domain(index), np.concatenate(allowed))
         return landing
-
-    def layouts(self, state: State, other: State, index: int) -> tuple[Moves, IntArray, IntArray]:
-        """A tensor's layouts on two sets, as layouts of both together."""
-        gate = self.chain.segments[index].gate
-        first, second = self.tables(state), self.tables(other)
-        if gate is None:
-            raise ValueError("a segment without a gate is not crossed into")
-        kind = self.chain.kinds[gate]
-        ranks = (*state.place.members, *other.place.members)
-        key = (kind.shape, kind.dtype.bitwidth, ranks)
-        if key not in self._between:
-            self._between[key] = Moves(self.pool, kind.shape, kind.dtype.bitwidth, ranks)
-        moves = self._between[key]
-        columns, domain = first.columns(index - 1), second.domain(index)
-        sources = moves.register(first.on.layouts.moves(kind).boxes(columns), state.place.members)
-        targets = moves.register(second.on.layouts.moves(kind).boxes(domain), other.place.members)
-        return moves, sources, targets
 
 
 def needed_bytes(chain: Chain, index: int) -> float:
