@@ -17,6 +17,8 @@ from mars_onnx.errors import CapacityError
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.chain.chain import Chain
+from mars_onnx.search.exact.claim import SPACE
+from mars_onnx.search.exact.limits import Limits
 from mars_onnx.search.exact.plenty import enough_bytes
 from mars_onnx.search.exact.strategies.tariff import Tariff
 from mars_onnx.search.exact.ways.aims import LeastLatency
@@ -27,7 +29,7 @@ from mars_onnx.search.exact.ways.shapes import Shapes
 from mars_onnx.search.exact.work import spend_on_judging
 from mars_onnx.search.ledger import Need
 from mars_onnx.search.memory import memory_needs
-from mars_onnx.search.method import Objective
+from mars_onnx.search.method import Ending, Objective, SearchResult
 from mars_onnx.search.problem import Problem
 from mars_onnx.sharding.mapping import Mapping
 
@@ -50,6 +52,8 @@ _TIGHTER = 0.8
 #: Runs of layers that are tried in the end, and mappings that are kept for a second look.
 _MOST_RUNS = 48
 _KEPT = 4
+#: A bound that leaves less, relatively, is met.
+_SAME = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,3 +315,31 @@ def overflows(problem: Problem, pool: Pool, mapping: Mapping) -> list[tuple[int,
         (need.total_bytes - pool.accelerators[rank].memory_bytes, rank, need)
         for rank, need in memory_needs(problem, pool, mapping).items()
     ]
+
+
+def fitted(problem: Problem, pool: Pool, objective: Objective, limits: Limits) -> SearchResult:
+    """The best mapping found that fits, where the best one does not.
+
+    Raises:
+        CapacityError: None was found; the message says whether there can be one.
+    """
+    fitting = Fitting(problem, pool, objective, lambda: limits.over is not None)
+    ending = Ending.GAP
+    try:
+        fitting.run()
+    except KeyboardInterrupt:
+        ending = Ending.INTERRUPTED
+        if not fitting.best:
+            raise
+    cost_s, mapping = fitting.best[0]
+    others = tuple(other for _, other in fitting.best[1:])
+    if objective is not Objective.LATENCY:
+        # The prices say what an inference takes at least, and nothing of the busiest set.
+        ending = Ending.HEURISTIC if ending is Ending.GAP else ending
+        return SearchResult(mapping, cost_s, None, ending, SPACE + SPACE_THAT_FITS, others)
+    bound = min(cost_s, fitting.bound_s)
+    if bound >= cost_s * (1 - _SAME):
+        ending, bound = Ending.PROVEN, cost_s
+    elif limits.over is not None:
+        ending = limits.over
+    return SearchResult(mapping, cost_s, bound, ending, SPACE + SPACE_THAT_FITS, others)

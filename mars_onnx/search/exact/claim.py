@@ -20,7 +20,6 @@ from mars_onnx.rules.axes import Axis
 from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.rules.registry import rule_for
 from mars_onnx.rules.shares import cut
-from mars_onnx.search.exact.chain.chain import Chain
 from mars_onnx.search.exact.chain.segments import consumers_of, inputs_of
 from mars_onnx.search.exact.communication.moves import FloatArray
 from mars_onnx.search.exact.strategies.least import cuts_of
@@ -52,19 +51,6 @@ def space_of(objective: Objective, beaten: bool) -> str:
     # Of a stream, branches are looked at one after the other only: nothing is claimed of them side by side.
     space = SPACE + _BRANCHES if objective is Objective.LATENCY else SPACE
     return space + _BEATEN if beaten else space
-
-
-def sets_overlap(chain: Chain) -> bool:
-    """Whether two sets may be at work at the same time, were a set to take over at some gate."""
-    if len(chain.segments) < 2:
-        return False
-    first, last = chain.segments[0].layers, chain.segments[-1].layers
-    late = any(
-        not inputs_of(layer) or any(source.layer is None for source in inputs_of(layer))
-        for layer in chain.problem.layers[len(first) :]
-    )
-    early = any(source.layer is not None and source.layer < last[0] for source in chain.outputs)
-    return late or early
 
 
 def certain_seconds(problem: Problem, pool: Pool, latency: bool) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,14 +11,15 @@ from functools import cached_property
 from mars_onnx.cost.shares import twin
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
-from mars_onnx.search.exact.branches import BranchSearch
-from mars_onnx.search.exact.capacity import SPACE_THAT_FITS, Fitting, fits
+from mars_onnx.search.exact.capacity import fits, fitted
 from mars_onnx.search.exact.chain.chain import Chain
 from mars_onnx.search.exact.chain.joins import branches_of
 from mars_onnx.search.exact.chain.segments import width_of
-from mars_onnx.search.exact.claim import SPACE, certain_seconds, sets_overlap, space_of
+from mars_onnx.search.exact.claim import certain_seconds, space_of
 from mars_onnx.search.exact.incumbents import first, inside, outside
+from mars_onnx.search.exact.joined.branches import BranchSearch
 from mars_onnx.search.exact.limits import Limits
+from mars_onnx.search.exact.one_set.runs import Runs
 from mars_onnx.search.exact.solid import Mappings
 from mars_onnx.search.exact.ways.aims import LeastLatency, LeastPeriod
 from mars_onnx.search.exact.ways.forward import Forward, Way
@@ -99,7 +100,7 @@ class _Run:
         # A search makes many small objects and no circles: collecting these would take a good part of the time.
         collecting = gc.isenabled()
         gc.disable()
-        forward = Forward(Sets(Chain.of(self.problem), self.pool, Shapes(self.pool), check=self.check))
+        forward = Forward(self.sets(Chain.of(self.problem)))
         try:
             if self.large:
                 self.begin()
@@ -109,8 +110,8 @@ class _Run:
                     found = BranchSearch(self.problem, self.pool, branches, self.check)
                     self.joined = found.whole
                     self.side_by_side(found)
-                if self.joined:
-                    self.elsewhere(forward)
+                if branches is not None and self.joined:
+                    self.elsewhere(Forward(self.sets(forward.chain, found.floors(forward.chain))))
                 else:
                     self.latency(forward)
             else:
@@ -136,7 +137,7 @@ class _Run:
             self.doubted = True
         cost_s, mapping = self.best[0]
         if not fits(self.problem, self.pool, mapping):
-            return self.fitted()
+            return fitted(self.problem, self.pool, self.options.objective, self.limits)
         bound = cost_s if ending is Ending.PROVEN else min(self.bound, cost_s)
         loose = beaten or (not self.joined and (self.doubted or self.overcounted(forward)))
         if ending is not Ending.PROVEN and (self.joined or loose):
@@ -145,6 +146,10 @@ class _Run:
             bound = min(cost_s, certain if loose else max(bound, certain))
         others = tuple(other for _, other in self.best[1:])
         return SearchResult(mapping, cost_s, bound, ending, space_of(self.options.objective, beaten), others)
+
+    def sets(self, chain: Chain, at_least: Callable[[State], Runs] | None = None) -> Sets:
+        """Sets of the pool, of which something may be known already."""
+        return Sets(chain, self.pool, Shapes(self.pool), check=self.check, at_least=at_least)
 
     @property
     def large(self) -> bool:
@@ -205,30 +210,7 @@ class _Run:
     def overcounted(self, forward: Forward) -> bool:
         """Whether the judge may find some mapping cheaper than the tables do, so that they prove nothing."""
         latency = self.options.objective is Objective.LATENCY
-        return latency and self.pool.size > 1 and sets_overlap(forward.sets.chain)
-
-    def fitted(self) -> SearchResult:
-        """The best mapping found that fits, where the best one does not."""
-        fitting = Fitting(self.problem, self.pool, self.options.objective, lambda: self.limits.over is not None)
-        ending = Ending.GAP
-        try:
-            fitting.run()
-        except KeyboardInterrupt:
-            ending = Ending.INTERRUPTED
-            if not fitting.best:
-                raise
-        cost_s, mapping = fitting.best[0]
-        others = tuple(other for _, other in fitting.best[1:])
-        if self.options.objective is not Objective.LATENCY:
-            # The prices say what an inference takes at least, and nothing of the busiest set.
-            ending = Ending.HEURISTIC if ending is Ending.GAP else ending
-            return SearchResult(mapping, cost_s, None, ending, SPACE + SPACE_THAT_FITS, others)
-        bound = min(cost_s, fitting.bound_s)
-        if bound >= cost_s * (1 - _SAME):
-            ending, bound = Ending.PROVEN, cost_s
-        elif self.limits.over is not None:
-            ending = self.limits.over
-        return SearchResult(mapping, cost_s, bound, ending, SPACE + SPACE_THAT_FITS, others)
+        return latency and self.pool.size > 1 and forward.sets.chain.overlaps
 
     def check(self) -> None:
         """Called in long work: ends it at a limit."""
@@ -251,22 +233,16 @@ class _Run:
     def side_by_side(self, search: BranchSearch) -> None:
         """Branches on sets of their own or together; those sets first that could be best."""
         floor = float("inf")
-        for least, states, home in search.assignments():
-            self.check()
-            self.bound = min(least, floor, self.limit())
-            if least >= self.limit():
-                break
-            while (joined := search.best(states, home, self.limit())) is not None:
-                before = self.limit()
-                sharp = not search.sharpen(joined)
-                if sharp:
-                    self.note(search.mapping(joined))
-                self.tick(wrong=False)
-                if sharp and self.limit() >= before:
-                    # Not as good as it promised: other sets may be, but there is no proof any more.
-                    self.doubted = True
-                    floor = min(floor, joined.seconds)
-                    break
+        while (least := search.least_s) < self.limit():
+            self.bound = min(least, floor)
+            joined = search.step(self.limit())
+            if joined is not None:
+                self.show(joined.sharp, map(search.mapping, [joined]))
+            if joined is not None and joined.sharp and self.best[0][0] > joined.seconds * (1 + _SAME):
+                # Not as good as it promised: other sets may be, but there is no proof any more.
+                self.doubted = True
+                floor = min(floor, joined.seconds)
+            self.tick(wrong=False)
         self.bound = min(floor, self.limit())
 
     def elsewhere(self, forward: Forward) -> None:
@@ -274,7 +250,7 @@ class _Run:
         bound, before = self.bound, self.limit()
         try:
             with suppress(_EndError):
-                self.latency(forward)
+                self.improve(forward)
         finally:
             self.bound = bound
         self.elsewhere_better = self.limit() < before
@@ -368,13 +344,17 @@ class _Run:
         """Make the costs on a way exact; note it as a mapping if it is exact, and now and then in between."""
         before = self.limit()
         sharp = not forward.sharpen(way)
-        before_looking = self.limits.meter.units
-        known = all(forward.sets.known(step.state, index) is not None for index, step in enumerate(way.steps))
-        if known and (sharp or (self.late and self.looking < _LOOKING * (before_looking - _SOON))):
-            for mapping in self.mappings.of(forward, way, sharp):
-                self.note(mapping)
-            self.looking += self.limits.meter.units - before_looking
+        if all(forward.sets.known(step.state, index) is not None for index, step in enumerate(way.steps)):
+            self.show(sharp, self.mappings.of(forward, way, sharp))
         self.tick(sharp and self.limit() >= before)
+
+    def show(self, sharp: bool, mappings: Iterable[Mapping]) -> None:
+        """Note mappings of a way that is exact; of others now and then, for something to show at a limit."""
+        before = self.limits.meter.units
+        if sharp or (self.late and self.looking < _LOOKING * (before - _SOON)):
+            for mapping in mappings:
+                self.note(mapping)
+            self.looking += self.limits.meter.units - before
 
     @property
     def late(self) -> bool:

@@ -47,6 +47,8 @@ ENTRY = 600
 DECISION = 38_000_000
 #: Sets for all branches that are joined, one of the ways to choose them.
 ASSIGNMENT = 15_000_000
+#: Accelerators for all of them, whatever the designs.
+PLACING = 25_000_000
 #: A mapping that the judge prices: per layer, and per kind of layer and member.
 JUDGED = 20_000_000
 JUDGED_KIND = 100_000_000

@@ -51,6 +51,19 @@ class Chain:
         )
         return Chain(problem, segments, alike, consumers, kinds, outputs)
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether two sets may be at work at the same time, were a set to take over at some gate."""
+        if len(self.segments) < 2:
+            return False
+        first, last = self.segments[0].layers, self.segments[-1].layers
+        late = any(
+            not inputs_of(layer) or any(source.layer is None for source in inputs_of(layer))
+            for layer in self.problem.layers[len(first) :]
+        )
+        early = any(source.layer is not None and source.layer < last[0] for source in self.outputs)
+        return late or early
+
     def gate(self, index: int) -> Source | None:
         """The tensor at a segment's gate; past the last segment there is none."""
         return self.segments[index].gate if index < len(self.segments) else None

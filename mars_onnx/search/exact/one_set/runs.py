@@ -25,9 +25,13 @@ class Runs:
     most: FloatArray
 
 
-def runs_at_least(own: FloatArray) -> Runs:
-    """Of a set at which nobody has looked, from the least seconds of each segment."""
+def runs_at_least(own: FloatArray, besides: Runs | None = None) -> Runs:
+    """Of a set at which nobody has looked, from the least seconds of each segment, and what is known besides."""
+    if besides is not None:
+        own = np.maximum(own, besides.own)
     end = np.concatenate([np.cumsum(own[::-1])[::-1], [0.0]])
+    if besides is not None:
+        end = np.maximum(end, besides.end)
     return Runs(own, end, end)
 
 

@@ -312,6 +312,12 @@ class Forward:
             column = previous
         return Way(float(reached[-1].min()), tuple(reversed(steps)))
 
+    def unknown(self, way: Way) -> list[tuple[State, int]]:
+        """Sets and segments on a way at which nobody has looked."""
+        return [
+            (step.state, index) for index, step in enumerate(way.steps) if self.sets.known(step.state, index) is None
+        ]
+
     def sharpen(self, way: Way, skip: int = 0) -> bool:
         """Replace bounds on a way by exact costs; says whether there were any.
 
@@ -319,9 +325,7 @@ class Forward:
             way: The way.
             skip: Segments at its start that somebody else takes care of.
         """
-        unknown = [
-            (step.state, index) for index, step in enumerate(way.steps) if self.sets.known(step.state, index) is None
-        ]
+        unknown = self.unknown(way)
         if unknown:
             self.sets.look_at(unknown)
             return True

@@ -96,7 +96,7 @@ def _loose(sets: Sets) -> Order:
 
 
 @lru_cache(maxsize=16)
-def _at_best(pool: Pool) -> tuple[float, float]:
+def at_best(pool: Pool) -> tuple[float, float]:
     """Seconds at least until anything comes to another accelerator, and per byte that one accelerator takes in."""
     pairs = [(a, b) for a in range(pool.size) for b in range(pool.size) if a != b]
     if not pairs:
@@ -172,7 +172,7 @@ class Rest:
     def _hand_over(self, sets: Sets, order: Order, most: FloatArray) -> None:
         least, end = self._least, self._end
         count = least.shape[1]
-        latency_s, s_per_byte = _at_best(sets.pool)
+        latency_s, s_per_byte = at_best(sets.pool)
         members = np.asarray([len(state.place.members) for state in order.states] + [sets.pool.size] * order.unknown)
         # The states that can start when something is used, one after the other.
         starting = np.concatenate(order.first)

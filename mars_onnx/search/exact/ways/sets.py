@@ -53,6 +53,7 @@ class Sets:
         shapes: Which sets there are.
         tariff: What memory costs, if it does.
         check: Called again and again in long work; what it raises ends the work.
+        at_least: What somebody else knows of a set at which nobody has looked.
     """
 
     chain: Chain
@@ -60,6 +61,7 @@ class Sets:
     shapes: Shapes
     tariff: Tariff | None = None
     check: Callable[[], None] = lambda: None
+    at_least: Callable[[State], Runs] | None = None
     _known: dict[int, SegmentTables] = field(default_factory=dict)
     _layouts: dict[tuple[object, ...], SetLayouts] = field(default_factory=dict)
     _shapes: dict[tuple[object, ...], SegmentShapes] = field(default_factory=dict)
@@ -138,10 +140,14 @@ class Sets:
         """The same sets, of which one that somebody has looked at has other tables, and the others are not known."""
         return replace(self, _known={self.key(state): tables}, _runs={}, _crossings={})
 
+    @property
+    def looks(self) -> int:
+        """At how many segments of sets somebody has looked."""
+        return sum(tables.count for tables in self._known.values())
+
     def stamp(self) -> int:
         """Grows when more is known of what sets take inside."""
-        looks = sum(tables.count for tables in self._known.values())
-        return looks + sum(layouts.version for layouts in self._layouts.values())
+        return self.looks + sum(layouts.version for layouts in self._layouts.values())
 
     def looked(self) -> tuple[SetLayouts, ...]:
         """What is known of the members of sets at which somebody has looked."""
@@ -171,7 +177,12 @@ class Sets:
         found = self._runs.get(key)
         if found is None or found[0] != version:
             least = self._compute(state)
-            runs = runs_at_least(least) if known is None else runs_of(known, least)
+            if known is not None:
+                runs = runs_of(known, least)
+            elif self.at_least is not None:
+                runs = runs_at_least(least, self.at_least(state))
+            else:
+                runs = runs_at_least(least)
             found = self._runs[key] = version, runs
         return found[1]
 
