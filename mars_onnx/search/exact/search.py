@@ -21,8 +21,9 @@ from mars_onnx.search.exact.joined.branches import BranchSearch
 from mars_onnx.search.exact.limits import Limits
 from mars_onnx.search.exact.one_set.runs import Runs
 from mars_onnx.search.exact.solid import Mappings
-from mars_onnx.search.exact.ways.aims import LeastLatency, LeastPeriod
+from mars_onnx.search.exact.ways.aims import LeastLatency
 from mars_onnx.search.exact.ways.forward import Forward, Way
+from mars_onnx.search.exact.ways.periods import LeastPeriod, least_period
 from mars_onnx.search.exact.ways.sets import Sets, State
 from mars_onnx.search.exact.ways.shapes import Shapes
 from mars_onnx.search.exact.work import metered, spend_on_first, spend_on_judging, spend_on_simple
@@ -41,8 +42,6 @@ _SOON = 1.0
 #: On many accelerators there is something to show from the beginning: units, or part of a limit, before more of that.
 _LATER = 12.0
 _LATER_PART = 0.2
-#: Periods are halved until the bound is this near, and then the last step proves the rest.
-_NEAR = 1e-3
 #: Where more tensors than this are there at once, simple mappings are not worth their time in the end.
 _WIDE = 6
 #: Where there are only bounds of a segment, one set of everything is left for others when the bound is this near.
@@ -189,9 +188,12 @@ class _Run:
         before = self.best[0][0]
         unequal = len({twin(self.pool, rank) for rank in range(self.pool.size)}) > 1
         spend_on_simple(self.problem, self.pool)
-        # On unequal accelerators simple mappings may have unequal shares, which the space has not.
+        # Simple mappings may have what the space has not: unequal shares on unequal accelerators, and of a stream
+        # branches on sets of their own.
+        stream = self.options.objective is not Objective.LATENCY
+        more = unequal or (stream and branches_of(self.problem) is not None)
         others = outside(self.problem, self.pool, self.options.objective, before, forward.sets.small)
-        for mapping in (*others, *(self.simple if unequal else ())):
+        for mapping in (*others, *(self.simple if more else ())):
             if fits(self.problem, self.pool, mapping):
                 self.note(mapping)
         return self.best[0][0] < before * (1 - _SAME)
@@ -320,21 +322,21 @@ class _Run:
         return bool(unknown)
 
     def period(self, forward: Forward) -> None:
-        """Halve the period between what is impossible and what is known, until nothing is left between them."""
+        """Look for ways with a period a little above the bound, and raise the bound by that when there are none."""
         # On one set an inference takes as long as the next one has to wait.
         for states in self.alone(forward):
             self.improve_alone(forward, states)
+        self.bound = least_period(forward.sets, self.limit())
         while True:
-            cost = self.best[0][0]
-            near = self.bound > cost * (1 - _NEAR)
-            goal = self.limit() if near else (self.bound + cost) / 2
-            way = forward.way(LeastPeriod(forward.sets, None, goal), None)
+            goal = min(self.limit(), self.bound * (1 + _STEP))
+            way = forward.way(LeastPeriod(forward.sets, goal))
             if way is not None:
                 self.sharpen(forward, way)
-            elif near:
+            elif goal >= self.limit():
                 return
             else:
                 self.bound = goal
+                self.tick(wrong=False)
 
     def limit(self) -> float:
         """What an answer has to be below to be better than the best so far."""

@@ -16,6 +16,7 @@ from mars_onnx.rules.base import Signature, TensorType
 from mars_onnx.rules.registry import rule_for
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.strategies.cuts import strategies
+from mars_onnx.search.method import Objective
 from mars_onnx.search.problem import Layer, Problem, Source
 from mars_onnx.sharding.entries import identity_signature
 from mars_onnx.sharding.lowering import lower
@@ -52,11 +53,13 @@ class BruteForce:
         problem: What is mapped.
         pool: On what.
         limit: Seconds; what is not below is not found.
+        objective: What is to be small.
     """
 
     problem: Problem
     pool: Pool
     limit: float
+    objective: Objective = Objective.LATENCY
     best: Mapping | None = None
     looked: int = 0
     _takers: dict[Source, list[int]] = field(default_factory=dict)
@@ -179,7 +182,7 @@ class BruteForce:
         """Whether a mapping, or a prefix of one, is below the limit."""
         self.looked += 1
         mapping = Mapping(sets, tuple(chosen), tuple(entries))
-        seconds = evaluate(problem, self.pool, mapping).latency_s
+        seconds = evaluate(problem, self.pool, mapping).cost_s(self.objective)
         if seconds >= self.limit:
             return False
         if final:

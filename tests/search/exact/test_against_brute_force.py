@@ -7,7 +7,7 @@ import pytest
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.search import exact_search
-from mars_onnx.search.method import Ending, SearchOptions
+from mars_onnx.search.method import Ending, Objective, SearchOptions
 from tests.search.exact.brute_force import BruteForce
 from tests.search.exact.random_pools import random_pool
 from tests.search.networks import problem
@@ -113,13 +113,13 @@ def _space_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mars_onnx.search.exact.search._Run.beaten", lambda *_: False)
 
 
-def _check(text: str, pool: Pool) -> None:
+def _check(text: str, pool: Pool, objective: Objective = Objective.LATENCY) -> None:
     posed = problem(text, pool)
-    found = exact_search(posed, pool, SearchOptions())
-    assert found.cost_s == evaluate(posed, pool, found.mapping).latency_s
+    found = exact_search(posed, pool, SearchOptions(objective))
+    assert found.cost_s == evaluate(posed, pool, found.mapping).cost_s(objective)
     assert found.ending is Ending.PROVEN
     assert found.lower_bound_s == found.cost_s
-    brute = BruteForce(posed, pool, found.cost_s * (1 - 1e-9))
+    brute = BruteForce(posed, pool, found.cost_s * (1 - 1e-9), objective)
     brute.run()
     assert brute.best is None, f"{brute.limit} is less than {found.cost_s}: {brute.best}"
 
@@ -132,6 +132,18 @@ def test_two_accelerators(name: str, seed: int) -> None:
 
 def test_three_accelerators() -> None:
     _check(CHAIN, random_pool(7, 3, fast=True))
+
+
+@pytest.mark.parametrize("name", ["chain", "residual"])
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_streams_over_two_accelerators(name: str, seed: int) -> None:
+    """On pools of which no accelerator is like another: of those that are, the space has the first ones first."""
+    _check(NETWORKS[name], random_pool(seed, 2, fast=True), Objective.THROUGHPUT)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_streams_over_three_accelerators(seed: int) -> None:
+    _check(CHAIN, random_pool(seed, 3, fast=True), Objective.THROUGHPUT)
 
 
 @pytest.mark.parametrize("name", SHARING)

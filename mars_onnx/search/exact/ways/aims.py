@@ -56,7 +56,8 @@ _EXPECTED = 0.85
 _ORDERS: WeakKeyDictionary[Sets, dict[tuple[object, ...], Order]] = WeakKeyDictionary()
 
 
-def _order(sets: Sets, start: tuple[State, ...], alone: bool) -> Order:
+def order_from(sets: Sets, start: tuple[State, ...], alone: bool) -> Order:
+    """Which sets can follow some first sets, or nothing if each of them is alone."""
     known = _ORDERS.setdefault(sets, {})
     if (start, alone) not in known:
         known[start, alone] = order_of(sets, start, alone)
@@ -79,7 +80,7 @@ class LeastLatency:
         """
         self.limit, self.alone = limit, states is not None
         self._sets = sets
-        self._order = _order(sets, tuple(start or (sets.start() if states is None else states)), self.alone)
+        self._order = order_from(sets, tuple(start or (sets.start() if states is None else states)), self.alone)
         self._rest = Rest(sets, self._order, self.alone)
 
     @property
@@ -150,39 +151,3 @@ class LeastLatency:
     def handed_over(self, least: FloatArray, crossing: float) -> FloatArray:
         """The same without layouts."""
         return least + crossing
-
-
-class LeastPeriod:
-    """Every set has to be done with one inference, crossings included, before the limit; sets work side by side."""
-
-    def __init__(self, sets: Sets, states: Sequence[State] | None, limit: float) -> None:
-        """With a limit of seconds; each of some states alone, or all that there are, one after the other."""
-        self.limit, self.alone = limit, states is not None
-        self._cells = [len(cell) for cell in sets.shapes.cells]
-        work = np.full(len(sets.chain.segments), np.inf)
-        for state in sets.start() if states is None else states:
-            work = np.minimum(work, sets.least(state) * len(state.place.members))
-        #: The least accelerator seconds that are left, by gate.
-        self._work = np.concatenate([np.cumsum(work[::-1])[::-1], [0.0]])
-
-    def _free(self, used: tuple[int, ...]) -> int:
-        return sum(self._cells) - sum(used)
-
-    def hopeless(self, state: State, index: Gates, seconds: Seconds) -> BoolArray:
-        """Whether the accelerators that are left cannot do the work that is left."""
-        room = (self.limit - np.asarray(seconds)) * len(state.place.members) + self.limit * self._free(state.place.used)
-        return np.asarray((np.asarray(seconds) >= self.limit) | (self._work[index] >= room))
-
-    def hopeless_after(self, used: tuple[int, ...], index: Gates, seconds: Seconds) -> BoolArray:
-        """Whether those that are free cannot."""
-        return np.asarray((np.asarray(seconds) >= self.limit) | (self._work[index] >= self.limit * self._free(used)))
-
-    def hand_over(self, reached: FloatArray, crossing: FloatArray) -> FloatArray:
-        """A crossing keeps both sets busy."""
-        started: FloatArray = np.where(reached + crossing < self.limit, crossing, np.inf)
-        return started
-
-    def handed_over(self, least: FloatArray, crossing: float) -> FloatArray:
-        """The same without layouts."""
-        started: FloatArray = np.where(least + crossing < self.limit, crossing, np.inf)
-        return started
