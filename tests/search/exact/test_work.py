@@ -175,11 +175,12 @@ def test_a_limit_of_time_leaves_some_for_what_comes_after(monkeypatch: pytest.Mo
 
 def test_branches_end_at_the_limit() -> None:
     """Also where no choice of sets is better than what is known already."""
-    pool = adaptive_pool(3, 3)
+    pool = adaptive_pool(6, 6)
     found = exact_search(problem(BRANCHES, pool), pool, SearchOptions(work_limit=0.1))
     assert found.ending is Ending.WORK_LIMIT
     assert found.work is not None
-    assert found.work < 0.2
+    # What is simple is looked at in the end, whatever the limit. All of the search takes 1.7.
+    assert found.work < 0.5
 
 
 def test_many_branches_end_at_the_limit() -> None:
