@@ -28,6 +28,10 @@ class Aim(Protocol):
         """Whether a set that starts a segment after so many seconds cannot stay below the limit."""
         ...
 
+    def hopeless_each(self, used: tuple[int, ...], index: IntArray, seconds: FloatArray) -> BoolArray:
+        """The same of each of the sets that can take over when these accelerators are used, ``[sets, gates]``."""
+        ...
+
     def hopeless_after(self, used: tuple[int, ...], index: Gates, seconds: Seconds) -> BoolArray:
         """The same for every set that could take over when these accelerators are used."""
         ...
@@ -41,8 +45,8 @@ class Aim(Protocol):
         """
         ...
 
-    def handed_over(self, least: FloatArray, crossing: float) -> FloatArray:
-        """The same without layouts, at several gates."""
+    def handed_over(self, least: FloatArray, crossing: FloatArray) -> FloatArray:
+        """The same without layouts, ``[sets, gates]``, from seconds before by gate, and seconds between them by set."""
         ...
 
 
@@ -139,6 +143,10 @@ class LeastLatency:
         """Whether what is left takes too long at least."""
         return np.asarray(seconds + self._rest.left(state, index) >= self.limit)
 
+    def hopeless_each(self, used: tuple[int, ...], index: IntArray, seconds: FloatArray) -> BoolArray:
+        """Whether what is left takes each other set too long."""
+        return np.asarray(seconds + self._rest.left_each(used, index) >= self.limit)
+
     def hopeless_after(self, used: tuple[int, ...], index: Gates, seconds: Seconds) -> BoolArray:
         """Whether what is left takes every other set too long."""
         return np.asarray(seconds + self._rest.left_after(used, index) >= self.limit)
@@ -148,6 +156,7 @@ class LeastLatency:
         total: FloatArray = reached + crossing
         return total
 
-    def handed_over(self, least: FloatArray, crossing: float) -> FloatArray:
+    def handed_over(self, least: FloatArray, crossing: FloatArray) -> FloatArray:
         """The same without layouts."""
-        return least + crossing
+        total: FloatArray = least + crossing[:, None]
+        return total

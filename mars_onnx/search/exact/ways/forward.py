@@ -182,13 +182,15 @@ class Forward:
             if not len(gates):
                 continue
             others = self.sets.states(state.place.used)
+            if not others:
+                return
             spend(FOLLOWER, len(others))
-            for other in others:
-                # Cheap first: the least that a crossing takes, without layouts.
-                crossing = self.sets.least_crossing(state, other, int(gates[0]))
-                near = ~aim.hopeless(other, gates, aim.handed_over(least, crossing))
-                if near.any():
-                    self._arrive(state, other, gates[near], reached[near], place, number, aim, front_of)
+            # Cheap first: the least that a crossing takes, without layouts.
+            handed = aim.handed_over(least, self.sets.least_crossings(state, int(gates[0])))
+            near = ~aim.hopeless_each(state.place.used, gates, handed)
+            for which in np.flatnonzero(near.any(axis=1)).tolist():
+                own = near[which]
+                self._arrive(state, others[which], gates[own], reached[own], place, number, aim, front_of)
 
     def _arrive(
         self,

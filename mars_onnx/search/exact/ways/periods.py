@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mars_onnx.rules.axes import IntArray
 from mars_onnx.search.exact.communication.moves import BoolArray, FloatArray
 from mars_onnx.search.exact.ways.aims import Gates, Seconds, order_from
 from mars_onnx.search.exact.ways.rest import Order, at_best
@@ -59,7 +60,7 @@ class LeastPeriod:
 
     def __init__(self, sets: Sets, limit: float) -> None:
         """With a limit of seconds."""
-        self.limit = limit
+        self.limit, self._sets = limit, sets
         self._cells = [len(cell) for cell in sets.shapes.cells]
         work = np.full(len(sets.chain.segments), np.inf)
         for state in sets.start():
@@ -81,6 +82,14 @@ class LeastPeriod:
         room = (self.limit - seconds) * len(state.place.members) + self.limit * self._free(state.place.used)
         return np.asarray((seconds >= self.limit) | (self._work[index] >= room))
 
+    def hopeless_each(self, used: tuple[int, ...], index: IntArray, seconds: FloatArray) -> BoolArray:
+        """Whether each of the sets that can start then cannot."""
+        if self._within is not None:
+            left = self._within.left[self._order.starting(self._sets, used)[:, None], index]
+            return np.asarray(seconds + left >= self.limit)
+        every = self._sets.states(used)
+        return np.stack([self.hopeless(state, index, own) for state, own in zip(every, seconds, strict=True)])
+
     def hopeless_after(self, used: tuple[int, ...], index: Gates, seconds: Seconds) -> BoolArray:
         """Whether those that are free cannot."""
         seconds = np.asarray(seconds)
@@ -93,10 +102,9 @@ class LeastPeriod:
         started: FloatArray = np.where(reached + crossing < self.limit, crossing, np.inf)
         return started
 
-    def handed_over(self, least: FloatArray, crossing: float) -> FloatArray:
+    def handed_over(self, least: FloatArray, crossing: FloatArray) -> FloatArray:
         """The same without layouts."""
-        started: FloatArray = np.where(least + crossing < self.limit, crossing, np.inf)
-        return started
+        return self.hand_over(least, crossing[:, None])
 
 
 def least_period(sets: Sets, most: float) -> float:

@@ -8,7 +8,7 @@ from ``b`` to the end. What comes after a hand-over counts without layouts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -40,6 +40,7 @@ class Order:
         after: Per state the number of what is used when it has started.
         loose: Whether there are too many to tell them apart: then there is one of each kind, and any can follow any.
         unknown: Whether there may be other kinds: then there is one more, as good as any.
+        found: Of loose ones, what has been asked for.
     """
 
     states: tuple[State, ...]
@@ -52,6 +53,20 @@ class Order:
     after: IntArray
     loose: bool = False
     unknown: bool = False
+    found: dict[tuple[int, ...], IntArray] = field(default_factory=dict)
+
+    def number_of(self, sets: Sets, state: State) -> int:
+        """The number of a state; of loose ones, that of one of its kind, or of the one that is as good as any."""
+        number = self.number.get(state)
+        return self.alike.get(sets.key(state), -1) if number is None else number
+
+    def starting(self, sets: Sets, used: tuple[int, ...]) -> IntArray:
+        """The numbers of all sets that can start when something is used, in the order in which they are found."""
+        if not self.loose:
+            return self.first[self.place[used]]
+        if used not in self.found:
+            self.found[used] = np.asarray([self.number_of(sets, state) for state in sets.states(used)], np.int64)
+        return self.found[used]
 
 
 def order_of(sets: Sets, start: Sequence[State], alone: bool) -> Order:
@@ -132,11 +147,12 @@ class Rest:
 
     def left(self, state: State, index: int | IntArray) -> FloatArray:
         """Where a set is at work at a gate, or at each of several."""
-        number = self._order.number.get(state)
-        if number is None:
-            # Of loose ones, one of its kind, or the one that is as good as any.
-            number = self._order.alike.get(self._sets.key(state), -1)
-        found: FloatArray = self.own[number, index]
+        found: FloatArray = self.own[self._order.number_of(self._sets, state), index]
+        return found
+
+    def left_each(self, used: tuple[int, ...], index: IntArray) -> FloatArray:
+        """Where each of those is at work that can start when something is used, ``[sets, gates]``."""
+        found: FloatArray = self.own[self._order.starting(self._sets, used)[:, None], index]
         return found
 
     def left_after(self, used: tuple[int, ...], index: int | IntArray) -> FloatArray:

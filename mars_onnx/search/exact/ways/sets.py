@@ -69,6 +69,7 @@ class Sets:
     _surplus: tuple[int, dict[frozenset[str], FloatArray]] | None = None
     _least_of: dict[State, FloatArray] = field(default_factory=dict)
     _needed: dict[int, float] = field(default_factory=dict)
+    _rates: dict[tuple[object, ...], FloatArray] = field(default_factory=dict)
     _placed: dict[tuple[int, ...], list[State]] = field(default_factory=dict)
     _kinds: dict[tuple[object, ...], int] = field(default_factory=dict)
     _keys: dict[State, int] = field(default_factory=dict)
@@ -309,6 +310,17 @@ class Sets:
         """Seconds at least until what is needed of the tensor at a gate is on another set."""
         latency_s, s_per_byte = crossing(self.pool, state.place.members, other.place.members)
         return latency_s + self.needed(index) * s_per_byte
+
+    def least_crossings(self, state: State, index: int) -> FloatArray:
+        """The same to each of the sets that can take over from a set."""
+        key = (state.place.members, state.place.used)
+        if key not in self._rates:
+            others = [other.place.members for other in self.states(state.place.used)]
+            rates = [crossing(self.pool, state.place.members, other) for other in others]
+            self._rates[key] = np.asarray(rates).reshape(-1, 2)
+        latency_s, s_per_byte = self._rates[key].T
+        total: FloatArray = latency_s + self.needed(index) * s_per_byte
+        return total
 
     def needed(self, index: int) -> float:
         """Bytes of the tensor at a gate that are taken behind it at least."""

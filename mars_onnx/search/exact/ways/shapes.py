@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 
+import numpy as np
+
 from mars_onnx.cost.shares import twin
 from mars_onnx.pool.clusters import clusterings
 from mars_onnx.pool.topology import Pool
+from mars_onnx.rules.axes import IntArray
 
 Counts = tuple[int, ...]
 
@@ -158,9 +161,15 @@ class Shapes:
     def likeness(self, members: tuple[int, ...]) -> tuple[object, ...]:
         """Equal for sets inside which everything costs the same."""
         if members not in self._alike:
-            ends = (self.pool.inputs_at, self.pool.outputs_at)
-            self._alike[members] = (
-                tuple(twin(self.pool, rank) for rank in members),
-                tuple(self._distance(first, second) for first in members for second in (*members, *ends)),
-            )
+            ranks, ends = np.asarray(members), (self.pool.size, self.pool.size + 1)
+            distances = self._distances[ranks[:, None], np.asarray([*members, *ends])]
+            self._alike[members] = tuple(twin(self.pool, rank) for rank in members), distances.tobytes()
         return self._alike[members]
+
+    @cached_property
+    def _distances(self) -> IntArray:
+        """Per rank, to every rank, to where inputs are, and to where outputs are: numbers of distances."""
+        numbers: dict[tuple[float, float], int] = {}
+        nodes = (*range(self.pool.size), self.pool.inputs_at, self.pool.outputs_at)
+        every = [[self._distance(first, second) for second in nodes] for first in range(self.pool.size)]
+        return np.asarray([[numbers.setdefault(own, len(numbers)) for own in row] for row in every], np.int32)
