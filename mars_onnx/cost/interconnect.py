@@ -98,8 +98,15 @@ class _Collectives(ABC, Generic[Time]):
         return found
 
     def ring(self, group: Sequence[int]) -> tuple[int, ...]:
-        """The order round which a ring goes: group by group of the pool, so that it leaves each only once."""
-        return tuple(sorted(group, key=lambda rank: (self._pool.group_of[rank], rank)))
+        """The order round which a ring goes: group by group of the pool, so that it leaves each only once.
+
+        Otherwise as given, so that what a collective takes does not depend on how accelerators are numbered.
+        """
+        group_of = self._pool.group_of
+        first: dict[int, int] = {}
+        for place, rank in enumerate(group):
+            first.setdefault(group_of[rank], place)
+        return tuple(sorted(group, key=lambda rank: first[group_of[rank]]))
 
     def algorithms(self, op: str, group: Sequence[int], sizes: npt.ArrayLike) -> dict[str, Time]:
         """Seconds of a collective by every algorithm that the pool allows and that can run on the group.
@@ -114,7 +121,8 @@ class _Collectives(ABC, Generic[Time]):
         given = np.asarray(sizes, np.float64)
         if len(group) < 2:
             return {"": self._nothing(given.shape[: given.ndim - _DIMENSIONS.get(op, 1)])}
-        order = self._from_root(group) if op == "broadcast" else self.ring(group)
+        # A root comes first, and its own group of the pool: a tree crosses to another one as late as it can.
+        order = self.ring(group)
         places = [list(group).index(rank) for rank in order]
         if op == "all_reduce":
             given = np.repeat(given[..., None] / len(order), len(order), axis=-1)
@@ -128,12 +136,6 @@ class _Collectives(ABC, Generic[Time]):
             if seconds is not None:
                 found[name] = seconds
         return found or {"direct": self._flat(op, "direct", order, given)}
-
-    def _from_root(self, group: Sequence[int]) -> tuple[int, ...]:
-        """The root's own group of the pool first, so that a tree crosses to another as late as it can."""
-        home = self._pool.group_of[group[0]]
-        near = sorted((self._pool.group_of[rank] != home, self._pool.group_of[rank], rank) for rank in group[1:])
-        return (group[0], *(rank for _, _, rank in near))
 
     def _by(self, op: str, name: str, order: tuple[int, ...], given: FloatArray) -> Time | None:
         """Seconds by one algorithm; ``None`` if it cannot run on so many members."""

@@ -177,11 +177,10 @@ def step_of(pool: Pool, pairs: Sequence[Pair]) -> Step:
 def likeness(pool: Pool, group: Sequence[int]) -> Hashable:
     """Equal for groups in which everything takes as long, member by member: whatever is looked at to say how long.
 
-    That is what :func:`alike_routes` looks at, and by what members are put in order: their numbers, and those of their
-    groups of the pool.
+    That is what :func:`alike_routes` looks at, and who is in one group of the pool.
     """
-    routes = alike_routes(pool, permutations(group, 2))
-    return routes, _order(group), _order([pool.group_of[rank] for rank in group])
+    groups = [pool.group_of[rank] for rank in group]
+    return alike_routes(pool, permutations(group, 2)), tuple(map(groups.index, groups))
 
 
 def alike_routes(pool: Pool, pairs: Iterable[Pair]) -> Hashable:
@@ -198,9 +197,3 @@ def alike_routes(pool: Pool, pairs: Iterable[Pair]) -> Hashable:
             routes.append((channel, link.bandwidth_bytes_per_s, link.latency_s, link.shared, end in pool.stores))
         routes.append(None)
     return tuple(routes)
-
-
-def _order(numbers: Sequence[int]) -> tuple[int, ...]:
-    """Numbers from 0, in the same order."""
-    place = {number: index for index, number in enumerate(sorted(set(numbers)))}
-    return tuple(place[number] for number in numbers)

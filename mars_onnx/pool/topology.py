@@ -278,9 +278,9 @@ class Pool:
         """Seconds from the first byte sent to the first byte received; 0 from a node to itself."""
         return self.route(first, second).latency_s
 
-    def distance(self, source: int, target: int) -> tuple[int, int]:
-        """What to prefer one source over another by: hops, then the source's number. Less is nearer."""
-        return self.route(source, target).hops, source
+    def distance(self, source: int, target: int) -> int:
+        """What to prefer one source over another by: hops. Less is nearer."""
+        return self.route(source, target).hops
 
     @cached_property
     def _groups(self) -> tuple[tuple[int, ...], ...]:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from mars_onnx.geometry import Box, Layout, contains, volume
-from mars_onnx.redistribution.axes import collectives_in, inverse, layout_in, order_of, plan_in
+from mars_onnx.redistribution.axes import Order, collectives_in, inverse, layout_in, order_of, plan_in
 from mars_onnx.redistribution.partial import part_tiles, plan_parts
 from mars_onnx.redistribution.patterns import Boxes, Planned, collectives_of
+from mars_onnx.redistribution.places import Ranks, layout_at, place_distance, plan_among, planned_among, ranks_of
 from mars_onnx.redistribution.plan import Assembly, Collective, Fragment, Pattern, Plan
 from mars_onnx.redistribution.sources import Distance, Holders, index_distance, sends
 from mars_onnx.redistribution.stages import direct_tiles, plan_values
@@ -22,8 +23,9 @@ def redistribute(source: Layout, target: Layout, distance: Distance = index_dist
     """Plan how everyone comes by the box it needs.
 
     The order of the collectives is one order for all: a member that runs its share of them in this order, each as one
-    operation, never waits in a circle. Equal arguments give equal plans, and mirror images mirrored ones
-    (:mod:`mars_onnx.redistribution.axes`).
+    operation, never waits in a circle. Equal arguments give equal plans, mirror images mirrored ones
+    (:mod:`mars_onnx.redistribution.axes`), and members that are as far from each other the same plans
+    (:mod:`mars_onnx.redistribution.places`).
 
     Args:
         source: Where the tensor is; may be partial, and may hold things several times or overlapping.
@@ -36,9 +38,21 @@ def redistribute(source: Layout, target: Layout, distance: Distance = index_dist
             nobody holds.
     """
     _check(source, target)
-    order = order_of(source, target)
+    order, ranks = order_of(source, target), ranks_of(source, target)
+    plan = plan_among(_plan(*_in_order(source, target, order, ranks), place_distance(distance, ranks)), ranks)
+    return plan if order is None else plan_in(plan, inverse(order))
+
+
+def _in_order(source: Layout, target: Layout, order: Order | None, ranks: Ranks) -> tuple[Layout, Layout]:
+    """Layouts as plans are made of them: with axes in an order, and places for ranks."""
     if order is not None:
-        return plan_in(redistribute(layout_in(source, order), layout_in(target, order), distance), inverse(order))
+        source, target = layout_in(source, order), layout_in(target, order)
+    return layout_at(source, ranks), layout_at(target, ranks)
+
+
+@lru_cache(maxsize=1 << 16)
+def _plan(source: Layout, target: Layout, distance: Distance) -> Plan:
+    """The plan where axes are in order."""
     held, needs = _by_rank(source, target)
     wanted = _with_elements(needs)
     own, values = _planned(source, target, distance)
@@ -56,7 +70,6 @@ def redistribute(source: Layout, target: Layout, distance: Distance = index_dist
             for rank, need in wanted.items()
         ]
     assemblies += [Assembly(rank, need, ((),)) for rank, need in needs.items() if rank not in wanted]
-    assemblies.sort(key=lambda assembly: assembly.rank)
     return Plan(collectives, tuple(assemblies), source.reduction, kind_of(collectives))
 
 
@@ -73,10 +86,9 @@ def communication(source: Layout, target: Layout, distance: Distance = index_dis
 def planned(source: Layout, target: Layout, distance: Distance = index_distance) -> tuple[Planned, ...]:
     """The same before it is told as collectives: with the axes in the order in which plans are made."""
     _check(source, target)
-    order = order_of(source, target)
-    if order is not None:
-        source, target = layout_in(source, order), layout_in(target, order)
-    return _planned(source, target, distance)[0]
+    order, ranks = order_of(source, target), ranks_of(source, target)
+    own, _ = _planned(*_in_order(source, target, order, ranks), place_distance(distance, ranks))
+    return own if ranks == tuple(range(len(ranks))) else planned_among(own, ranks)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -103,11 +115,11 @@ def direct_plan(source: Layout, target: Layout, distance: Distance = index_dista
     if source.partial:
         raise ValueError("a partial tensor has no plan of messages alone")
     _check(source, target)
-    held, needs = _by_rank(source, target)
-    collectives = sends(direct_tiles(held, needs, distance))
-    return Plan(
-        tuple(collectives), tuple(_assemblies(held, collectives, needs)), source.reduction, kind_of(collectives)
-    )
+    ranks = ranks_of(source, target)
+    held, needs = _by_rank(layout_at(source, ranks), layout_at(target, ranks))
+    collectives = tuple(sends(direct_tiles(held, needs, place_distance(distance, ranks))))
+    assemblies = tuple(_assemblies(held, collectives, needs))
+    return plan_among(Plan(collectives, assemblies, source.reduction, kind_of(collectives)), ranks)
 
 
 def kind_of(collectives: Sequence[Collective]) -> str:

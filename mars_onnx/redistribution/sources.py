@@ -11,10 +11,10 @@ from typing import NamedTuple
 from mars_onnx.geometry import Box, Range, contains, hull, intersect, subtract, volume
 from mars_onnx.redistribution.plan import Collective, Fragment, Pattern
 
-Distance = Callable[[int, int], float | tuple[int, int]]
+Distance = Callable[[int, int], float | tuple[float, int]]
 """How far it is from a source to a destination; only comparisons are made with it."""
 
-_Preference = tuple[bool, float | tuple[int, int], int, Box]
+_Preference = tuple[bool, float | tuple[float, int], int, Box]
 
 Piece = tuple[int, Box]
 """A rank, and a box it gives."""
@@ -215,9 +215,9 @@ def sends(tiles: Mapping[int, list[Piece]], part: int | None = None) -> list[Col
 def in_rounds(messages: list[Collective]) -> list[Collective]:
     """Independent messages in an order in which as many as possible run side by side.
 
-    Every rank does one after the other, in this order. By source, all of the first one's would come before the others
-    begin. Where everyone sends to everyone, the exclusive or of the ranks makes rounds in which all are busy; elsewhere
-    it is a good start for picking, round by round, whoever is free.
+    Everyone does one after the other, in this order. By source, all of the first one's would come before the others
+    begin. Where everyone sends to everyone, the exclusive or of places makes rounds in which all are busy; elsewhere it
+    is a good start for picking, round by round, whoever is free.
     """
     order = sorted(range(len(messages)), key=lambda i: (messages[i].group[0] ^ messages[i].group[1], i))
     # Per rank, the rounds in which it is busy, as bits of a number.

@@ -316,7 +316,7 @@ def _farthest_first(columns: Columns, goal: Columns, ranks: tuple[int, ...], dis
 @lru_cache(maxsize=REMEMBERED)
 def _farthest(
     alike: Classes, column: Column, ranks: tuple[int, ...], distance: Distance
-) -> float | tuple[int, int] | None:
+) -> float | tuple[float, int] | None:
     """The distance of the two that are farthest from each other of those who only differ in one dimension."""
     apart = [
         distance(ranks[one], ranks[other])

@@ -64,8 +64,8 @@ def test_shipped_pools(name: str) -> None:
 
 
 def test_what_makes_a_difference() -> None:
-    """Order, and what crosses between the groups of a pool."""
+    """Who comes first, and what crosses between the groups of a pool; not how accelerators are numbered."""
     pool = load_pool("fpga_pool")
-    keys = {likeness(pool, group) for group in ((0, 1, 2), (1, 0, 2), (0, 1, 4), (0, 4, 5))}
+    keys = {likeness(pool, group) for group in ((0, 1, 2), (0, 1, 4), (0, 4, 1), (0, 4, 5))}
     assert len(keys) == 4
-    assert likeness(pool, (0, 1, 2)) == likeness(pool, (5, 6, 7))
+    assert likeness(pool, (0, 1, 2)) == likeness(pool, (5, 6, 7)) == likeness(pool, (1, 0, 2))

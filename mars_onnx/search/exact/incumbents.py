@@ -13,6 +13,7 @@ from mars_onnx.search.comparators.single import single
 from mars_onnx.search.comparators.uniform import uniform
 from mars_onnx.search.exact.chain.segments import inputs_of
 from mars_onnx.search.exact.strategies.shares import ShareTables
+from mars_onnx.search.exact.work import FIRST_KIND, SIMPLE_KIND, WHOLE_KIND, spend_on_simple
 from mars_onnx.search.greedy import greedy_mapping
 from mars_onnx.search.method import Choose, Objective, SearchOptions
 from mars_onnx.search.problem import Problem
@@ -21,6 +22,7 @@ from mars_onnx.sharding.mapping import Mapping
 
 def first(problem: Problem, pool: Pool, objective: Objective) -> Iterator[Mapping]:
     """Those mappings of :func:`inside` that say whether many accelerators pay, or few: of all of them, and of one."""
+    spend_on_simple(FIRST_KIND, problem, pool)
     yield greedy_mapping(problem, pool)
     yield from _mappings(problem, pool, objective, (single,))
 
@@ -28,6 +30,7 @@ def first(problem: Problem, pool: Pool, objective: Objective) -> Iterator[Mappin
 def inside(problem: Problem, pool: Pool, objective: Objective) -> Iterator[Mapping]:
     """Mappings of the space that is searched, but for unequal shares; the cheapest to find first."""
     yield from first(problem, pool, objective)
+    spend_on_simple(SIMPLE_KIND, problem, pool)
     yield from _mappings(problem, pool, objective, (uniform,))
 
 
@@ -46,6 +49,7 @@ def outside(
         shares: What layers take to compute on single accelerators.
     """
     if _whole_layers_at_least(problem, pool, objective, shares) < limit_s:
+        spend_on_simple(WHOLE_KIND, problem, pool)
         yield from _mappings(problem, pool, objective, (h2h,))
 
 

@@ -26,7 +26,7 @@ from mars_onnx.search.exact.ways.forward import Forward, Way
 from mars_onnx.search.exact.ways.periods import LeastPeriod, least_period
 from mars_onnx.search.exact.ways.sets import Sets, State
 from mars_onnx.search.exact.ways.shapes import Shapes
-from mars_onnx.search.exact.work import metered, spend_on_first, spend_on_judging, spend_on_simple
+from mars_onnx.search.exact.work import metered, spend_on_judging
 from mars_onnx.search.method import Ending, Objective, Progress, SearchOptions, SearchResult
 from mars_onnx.search.problem import Problem
 from mars_onnx.sharding.mapping import Mapping
@@ -50,6 +50,7 @@ _NEARLY = 0.05
 _ALONE = 0.5
 #: ... and how far above the bound ways may be that are looked for.
 _STEP = 0.03
+_LEAST_STEP = 0.01
 #: If it takes less than so many units to know that there are none, the next ones may be further above it, up to so far.
 _QUICK = 0.1
 _LONGEST_STEP = 0.25
@@ -162,7 +163,6 @@ class _Run:
 
     def begin(self) -> None:
         """Note the mappings that are the quickest to find."""
-        spend_on_first(self.problem, self.pool)
         for mapping in first(self.problem, self.pool, self.options.objective):
             self.note(mapping)
         self.begun = self.best[0][1]
@@ -180,14 +180,12 @@ class _Run:
     @cached_property
     def simple(self) -> tuple[Mapping, ...]:
         """What is quickly found."""
-        spend_on_simple(self.problem, self.pool)
         return tuple(inside(self.problem, self.pool, self.options.objective))
 
     def beaten(self, forward: Forward) -> bool:
         """Note mappings from outside the space if they are better; says whether one is."""
         before = self.best[0][0]
         unequal = len({twin(self.pool, rank) for rank in range(self.pool.size)}) > 1
-        spend_on_simple(self.problem, self.pool)
         # Simple mappings may have what the space has not: unequal shares on unequal accelerators, and of a stream
         # branches on sets of their own.
         stream = self.options.objective is not Objective.LATENCY
@@ -326,16 +324,18 @@ class _Run:
         # On one set an inference takes as long as the next one has to wait.
         for states in self.alone(forward):
             self.improve_alone(forward, states)
-        self.bound = least_period(forward.sets, self.limit())
+        self.bound, step = least_period(forward.sets, self.limit()), _STEP
         while True:
-            goal = min(self.limit(), self.bound * (1 + _STEP))
+            goal = min(self.limit(), self.bound * (1 + step))
             way = forward.way(LeastPeriod(forward.sets, goal))
             if way is not None:
+                # What is far above the bound may be above the best, too: nobody needs to know more of that.
+                step = max(step / 2, _LEAST_STEP)
                 self.sharpen(forward, way)
             elif goal >= self.limit():
                 return
             else:
-                self.bound = goal
+                self.bound, step = goal, min(2 * step, _STEP)
                 self.tick(wrong=False)
 
     def limit(self) -> float:

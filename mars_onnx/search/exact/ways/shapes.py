@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 
-import numpy as np
-
 from mars_onnx.cost.shares import twin
 from mars_onnx.pool.clusters import clusterings
 from mars_onnx.pool.topology import Pool
-from mars_onnx.rules.axes import IntArray
+from mars_onnx.search.exact.ways.routes import Routes
 
 Counts = tuple[int, ...]
 
@@ -159,17 +157,17 @@ class Shapes:
         return tuple(outer // inner for outer, inner in zip(sizes[:0:-1], sizes[-2::-1], strict=True) if outer > inner)
 
     def likeness(self, members: tuple[int, ...]) -> tuple[object, ...]:
-        """Equal for sets inside which everything costs the same."""
+        """Equal for sets inside which everything costs the same, with model inputs and outputs.
+
+        Nothing depends on how accelerators are numbered: not plans (:mod:`mars_onnx.redistribution.places`), and not
+        what a collective takes.
+        """
         if members not in self._alike:
-            ranks, ends = np.asarray(members), (self.pool.size, self.pool.size + 1)
-            distances = self._distances[ranks[:, None], np.asarray([*members, *ends])]
-            self._alike[members] = tuple(twin(self.pool, rank) for rank in members), distances.tobytes()
+            groups = [self.pool.group_of[rank] for rank in members]
+            kinds = tuple(twin(self.pool, rank) for rank in members)
+            self._alike[members] = kinds, tuple(map(groups.index, groups)), self._routes.among(members)
         return self._alike[members]
 
     @cached_property
-    def _distances(self) -> IntArray:
-        """Per rank, to every rank, to where inputs are, and to where outputs are: numbers of distances."""
-        numbers: dict[tuple[float, float], int] = {}
-        nodes = (*range(self.pool.size), self.pool.inputs_at, self.pool.outputs_at)
-        every = [[self._distance(first, second) for second in nodes] for first in range(self.pool.size)]
-        return np.asarray([[numbers.setdefault(own, len(numbers)) for own in row] for row in every], np.int32)
+    def _routes(self) -> Routes:
+        return Routes(self.pool)
