@@ -21,6 +21,8 @@ from mars_onnx.search.exact.ways.sets import State
 from mars_onnx.search.problem import Source
 from mars_onnx.sharding.mapping import Mapping
 
+#: How far ways are looked for above what is enough.
+_FURTHER = 0.03
 #: Seconds that differ by less, relatively, do so by rounding.
 _ROUNDING = 1e-12
 
@@ -77,6 +79,8 @@ class Meeting:
             own = own + tables.on.layouts.outputs(self._tail.chain.kinds[Source(0, 0)], outs)
         places = np.searchsorted(first.columns, outs) if len(first.columns) > 1 else np.zeros(len(outs), np.int64)
         time = self._until_join(choice)
+        # Of ways that are much longer than enough, nobody needs to know by how much.
+        limit = min(limit, enough * (1 + _FURTHER))
         while True:
             total = time + own
             least = float(total.min()) + self._estimates.behind(choice)
@@ -86,7 +90,7 @@ class Meeting:
             np.minimum.at(start, places, total)
             way = self._onward.way(self._aim(choice.after, limit), start={choice.after: start})
             if way is None:
-                return float("inf")
+                return limit
             unknown = self._onward.unknown(way)
             if unknown:
                 self._tail.look_at(unknown)
