@@ -59,11 +59,11 @@ table: $(INSTALLED)  ## verify every model over every pool and write the tables 
 
 # Searches that are in build/*.jsonl already are not done again; `make clean` forgets them.
 paper: $(INSTALLED)  ## all search methods on the networks of MARS: docs/paper.md and its picture
-	$(BIN)/python -m pip install --quiet -c constraints.txt '.[bench]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.paper --write docs/paper.md --plot docs/images/paper.png
 
 scaling: $(INSTALLED)  ## the exact search on larger pools and deeper networks: docs/scaling.md and its picture
-	$(BIN)/python -m pip install --quiet -c constraints.txt '.[bench]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.scaling --write docs/scaling.md --plot docs/images/scaling.png
 
 wheel: $(INSTALLED)  ## dist/*.whl

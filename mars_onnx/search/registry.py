@@ -28,7 +28,7 @@ def _greedy(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResul
 _BOTH = (Objective.LATENCY, Objective.THROUGHPUT)
 
 METHODS: dict[str, Method] = {
-    "exact": Method(exact_search, TITLES["exact"]),
+    "exact": Method(exact_search, TITLES["exact"], _BOTH),
     "ilp": Method(ilp, TITLES["ilp"], small=True),
     "greedy": Method(_greedy, TITLES["greedy"]),
     "baseline": Method(baseline, TITLES["baseline"], _BOTH),

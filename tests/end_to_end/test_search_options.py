@@ -144,6 +144,16 @@ def test_throughput_is_of_the_busiest_set(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("objective", list(Objective))
+def test_the_default_search_has_every_objective(objective: Objective) -> None:
+    report = report_of("--objective", objective, "--compare", "uniform,single,h2h", "--verify")
+    derived(report, Path("out"), load_pool("pool.json"))
+    assert (report["search"]["method"], report["objective"]) == ("exact", objective)
+    assert (report["search"]["ending"], report["optimality_gap"]) == ("proven", 0)
+    assert min(row["reduction"] for row in report["comparators"].values()) >= 0
+
+
+@pytest.mark.usefixtures("place")
 def test_a_time_limit_leaves_a_gap(capsys: pytest.CaptureFixture[str]) -> None:
     report = report_of("--search", "patient", "--time-limit", "0.05")
     derived(report, Path("out"), load_pool("pool.json"))
