@@ -134,11 +134,12 @@ def test_three_accelerators() -> None:
     _check(CHAIN, random_pool(7, 3, fast=True))
 
 
-@pytest.mark.parametrize("name", ["chain", "residual"])
+@pytest.mark.parametrize("name", [*NETWORKS, *SHARING, *OPEN])
 @pytest.mark.parametrize("seed", [0, 1, 3])
 def test_streams_over_two_accelerators(name: str, seed: int) -> None:
     """On pools of which no accelerator is like another: of those that are, the space has the first ones first."""
-    _check(NETWORKS[name], random_pool(seed, 2, fast=True), Objective.THROUGHPUT)
+    text = {**NETWORKS, **SHARING, **OPEN}[name]
+    _check(text, random_pool(seed, 2, fast=True), Objective.THROUGHPUT)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
