@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -26,6 +27,8 @@ _LOOPBACK = "127.0.0.1"
 _DONE_S = 10.0
 _TOLD_S = 3.0
 _READY_S = 30.0
+_KNOWN_S = 0.5
+"""Longer than the watchers take to agree on who was first."""
 
 
 class Watch:
@@ -133,6 +136,9 @@ class Watch:
         if not self._closing.is_set():
             # In one piece: the others say something at the same time.
             sys.stderr.write(f"error: {self._name}: its watcher has died\n")
+            # The others find that out by themselves; were this one to end before, the launcher could be faster to end
+            # them, and another one be seen to die first.
+            time.sleep(_KNOWN_S)
             leave(1)
 
 
