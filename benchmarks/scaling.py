@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 
@@ -28,26 +28,39 @@ from benchmarks.searching import (
     search_here,
     shipped_problem,
 )
-from mars_onnx.search.method import SearchOptions
+from mars_onnx.search.method import Objective, SearchOptions
 from mars_onnx.search.problem import Problem
 
 _ROOT = Path(__file__).parent.parent
 #: Address space of a case; what wants more fails by itself and leaves the machine alone.
 _MOST_BYTES = 10 * 2**30
 NOT_RUN = "not run"
-#: Network, pool, accelerators.
-Case = tuple[str, str, int]
-POOLS: tuple[Case, ...] = (
-    *(("resnet34", "fpga_pool", count) for count in (4, 8)),
-    *(("resnet34", "fpga_tree_pool", count) for count in (8, 16, 32)),
-    *(("resnet34", "large_pool", count) for count in (8, 16, 32, 64)),
+
+
+class Case(NamedTuple):
+    """A search."""
+
+    network: str
+    pool: str
+    accelerators: int
+    objective: Objective = Objective.LATENCY
+
+
+POOLS = (
+    *(Case("resnet34", "fpga_pool", count) for count in (4, 8)),
+    *(Case("resnet34", "fpga_tree_pool", count) for count in (8, 16, 32)),
+    *(Case("resnet34", "large_pool", count) for count in (8, 16, 32, 64)),
 )
-DEPTHS: tuple[Case, ...] = (
-    *((f"chain {layers}", "fpga_pool", 8) for layers in (50, 100, 200, 500, 1000)),
-    *((f"residual {blocks}", "fpga_pool", 8) for blocks in (8, 32, 128)),
-    *((f"transformer {blocks}", "fpga_pool", 8) for blocks in (12, 24, 48, 80)),
-    ("light_densenet121", "fpga_pool", 4),
-    ("light_densenet121", "fpga_pool", 8),
+DEPTHS = (
+    *(Case(f"chain {layers}", "fpga_pool", 8) for layers in (50, 100, 200, 500, 1000)),
+    *(Case(f"residual {blocks}", "fpga_pool", 8) for blocks in (8, 32, 128)),
+    *(Case(f"transformer {blocks}", "fpga_pool", 8) for blocks in (12, 24, 48, 80)),
+    *(Case("light_densenet121", "fpga_pool", count) for count in (4, 8)),
+)
+STREAMS = (
+    *(Case(name, "fpga_pool", 8, Objective.THROUGHPUT) for name in ("alexnet", "resnet34", "wideresnet50_2")),
+    *(Case("resnet34", pool, 16, Objective.THROUGHPUT) for pool in ("fpga_tree_pool", "large_pool")),
+    Case("resnet34", "large_pool", 32, Objective.THROUGHPUT),
 )
 _STAGES = 4
 _FIRST_WIDTH = 16
@@ -106,16 +119,16 @@ def _residual(blocks: int) -> Any:
 
 def search_case(case: Case, limit_s: float) -> dict[str, Any]:
     """Search one case in this process."""
-    name, pool_name, count = case
+    name, pool_name, count, objective = case
     pool = first_accelerators(pool_name, count)
     problem: Problem = canonical_problem(made(name), pool) if " " in name else shipped_problem(name, pool)
-    outcome = search_here(problem, pool, "exact", SearchOptions(time_limit_s=limit_s))
+    outcome = search_here(problem, pool, "exact", SearchOptions(objective, time_limit_s=limit_s))
     return {**plain(outcome), "layers": len(problem.layers)}
 
 
 def measure(case: Case, limit_s: float, results: Results, search: bool = True) -> Mapping[str, Any]:
     """What is known of a case, or is found out now; what failed has an ``error_text``."""
-    key = " / ".join(map(str, case))
+    key = " / ".join(map(str, case if case.objective is not Objective.LATENCY else case[:-1]))
     known = results.get(key)
     if known is not None and ("error_text" not in known or not search):
         return known
@@ -136,7 +149,7 @@ def measure(case: Case, limit_s: float, results: Results, search: bool = True) -
 
 def row(case: Case, facts: Mapping[str, Any]) -> tuple[str, ...]:
     """A line of the table."""
-    name, pool, count = case
+    name, pool, count, _ = case
     if "error_text" in facts:
         text = facts["error_text"].replace("|", "/")
         return name, pool, str(count), "", text if text == NOT_RUN else f"**failed**: {text}", "", "", "", ""
@@ -158,20 +171,20 @@ def plot(found: Mapping[Case, Mapping[str, Any]], path: Path) -> None:
     """CPU seconds by accelerators and by layers; hollow where the proof is not complete."""
     sound = {case: facts for case, facts in found.items() if "error_text" not in facts}
     with figure(path, 2, (7.2, 3.0)) as (left, right):
-        for pool in dict.fromkeys(case[1] for case in POOLS):
-            own = [(case[2], sound[case]) for case in POOLS if case[1] == pool and case in sound]
+        for pool in dict.fromkeys(case.pool for case in POOLS):
+            own = [(case.accelerators, sound[case]) for case in POOLS if case.pool == pool and case in sound]
             _line(left, own, pool)
-        for kind in dict.fromkeys(case[0].split()[0] for case in DEPTHS):
+        for kind in dict.fromkeys(case.network.split()[0] for case in DEPTHS):
             own = [
                 (sound[case]["layers"], sound[case])
                 for case in DEPTHS
-                if case[0].split()[0] == kind and case[2] == 8 and case in sound
+                if case.network.split()[0] == kind and case.accelerators == 8 and case in sound
             ]
             _line(right, own, kind)
         left.set_xlabel("accelerators")
         left.set_title("ResNet-34")
         left.set_ylabel("CPU seconds (hollow: stopped with a gap)")
-        counts = sorted({case[2] for case in POOLS})
+        counts = sorted({case.accelerators for case in POOLS})
         right.set_xlabel("layers")
         right.set_title("fpga_pool, eight accelerators")
         seconds = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
@@ -210,18 +223,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--once", metavar="JSON", help="search this case in this process and print JSON")
     options = parser.parse_args(arguments)
     if options.once:
-        name, pool, count = json.loads(options.once)
+        name, pool, count, objective = json.loads(options.once)
         resource.setrlimit(resource.RLIMIT_AS, (_MOST_BYTES, _MOST_BYTES))
-        print(json.dumps(search_case((name, pool, count), options.time_limit)))
+        print(json.dumps(search_case(Case(name, pool, count, Objective(objective)), options.time_limit)))
         return 0
     results = Results(options.results)
-    found = {case: measure(case, options.time_limit, results, not options.no_search) for case in (*DEPTHS, *POOLS)}
-    headings = ("network", "pool", "accelerators", "layers", "sets", "latency, ms", "gap", "CPU s", "peak MiB")
-    text = table(headings, [row(case, facts) for case, facts in found.items()], 4)
-    if options.write:
-        write_between_markers(options.write, "scaling", text)
-    else:
-        print(text)
+    every = (*DEPTHS, *POOLS, *STREAMS)
+    found = {case: measure(case, options.time_limit, results, not options.no_search) for case in every}
+    for name, cases, cost in (("scaling", (*DEPTHS, *POOLS), "latency"), ("streams", STREAMS, "period")):
+        headings = ("network", "pool", "accelerators", "layers", "sets", f"{cost}, ms", "gap", "CPU s", "peak MiB")
+        text = table(headings, [row(case, found[case]) for case in cases], 4)
+        if options.write:
+            write_between_markers(options.write, name, text)
+        else:
+            print(text)
     if options.plot:
         plot(found, options.plot)
     return 1 if any("error_text" in facts for facts in found.values()) else 0

@@ -27,7 +27,7 @@ from mars_onnx.pipeline.text import parse_pipeline
 from mars_onnx.pool.loader import load_pool
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
-from mars_onnx.search.method import Objective, SearchOptions
+from mars_onnx.search.method import SearchOptions
 from mars_onnx.search.problem import Problem, problem_of
 from mars_onnx.search.registry import METHODS
 from mars_onnx.stages import attachments
@@ -38,7 +38,7 @@ class Outcome:
     """What a method did with a problem.
 
     Attributes:
-        cost_s: Latency of its mapping, by the common judge.
+        cost_s: Latency of its mapping, or the time between two inferences of a stream, by the common judge.
         gap: What it could not prove of it; ``None`` if it proves nothing.
         ending: Why it stopped.
         cpu_s: CPU seconds of the search, the model being loaded and canonical.
@@ -126,7 +126,7 @@ def search_here(problem: Problem, pool: Pool, method: str, options: SearchOption
     result = METHODS[method].choose(problem, pool, options)
     cpu_s = time.process_time() - start
     # The judge speaks again, whatever the method says of itself.
-    cost_s = evaluate(problem, pool, result.mapping).cost_s(Objective.LATENCY)
+    cost_s = evaluate(problem, pool, result.mapping).cost_s(options.objective)
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sets = tuple(len(own.members) for own in result.mapping.sets)
     return Outcome(cost_s, result.gap, str(result.ending), cpu_s, peak_mib, sets)
