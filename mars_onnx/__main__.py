@@ -45,8 +45,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="UNITS",
         type=_limit,
         default=DEFAULT_WORK_LIMIT,
-        help=f"how much the search {DEFAULT} does before it takes the best mapping so far: a unit is about a second, "
-        f"but the same on every machine; 'none' for no limit (default: {DEFAULT_WORK_LIMIT:g})",
+        help=f"how much the search {DEFAULT} does before it takes the best mapping so far: a unit is half a second to "
+        f"a second, but the same on every machine; 'none' for no limit (default: {DEFAULT_WORK_LIMIT:g})",
     )
     search.add_argument(
         "--time-limit",

@@ -211,8 +211,8 @@ def compile(
         mapping: A file with a mapping; without one, ``search`` finds it.
         search: Method that chooses the mapping.
         objective: What is to be small: ``latency``, or the time between two inferences of a stream, ``throughput``.
-        work_limit: Units of work after which exact search takes the best mapping so far: about a second each, but the
-            same on every machine; ``None`` for no limit.
+        work_limit: Units of work after which exact search takes the best mapping so far: half a second to a second
+            each, but the same on every machine; ``None`` for no limit.
         time_limit_s: Seconds after which the best mapping so far is taken; ``None`` for no limit.
         seed: Of search methods that draw random numbers.
         compare: Names of search methods to compare with, or ``all``; see :meth:`Compilation.compare`.

@@ -103,7 +103,7 @@ class Holders:
                 if not rest:
                     break
         if rest:
-            raise ValueError(f"nobody holds {rest[0]} of the box {need} that rank {rank} needs")
+            raise ValueError(f"nobody holds {rest[0]} of the box {need}")
         return [(source, piece) for source, _, piece in _merged(pieces)]
 
     def _tile_of_disjoint(self, rank: int, need: Box) -> list[Piece]:
@@ -112,7 +112,7 @@ class Holders:
         replicas = {self._replica[rank, box] for box in own}
         kept: list[tuple[Box, Box]] = []
         found: list[tuple[_Preference, Box]] = []
-        for box, common, sources in self._shared_with(rank, need):
+        for box, common, sources in self._shared_with(need):
             if box in own:
                 kept.append((box, common))
                 continue
@@ -122,14 +122,14 @@ class Holders:
         own_pieces = [(rank, common) for _, common in sorted(kept)]
         return own_pieces + [(source, common) for (_, _, source, _), common in sorted(found)]
 
-    def _shared_with(self, rank: int, need: Box) -> list[_Shared]:
+    def _shared_with(self, need: Box) -> list[_Shared]:
         """The boxes that have something of a need, and what: many ranks need the same."""
         found = self._shared.get(need)
         if found is None:
             shared = [(box, intersect(box, need)) for box in self._near(need)]
             found = [_Shared(box, common, self._sources[box]) for box, common in shared if common is not None]
             if sum(volume(common) for _, common, _ in found) != volume(need):
-                raise ValueError(f"nobody holds some of the box {need} that rank {rank} needs")
+                raise ValueError(f"nobody holds some of the box {need}")
             self._shared[need] = found
         return found
 

@@ -59,7 +59,7 @@ class SearchOptions:
         objective: What is to be small.
         time_limit_s: When to stop with the best answer so far; ``None`` for no limit.
         seed: Of methods that draw random numbers.
-        work_limit: How much to do at most, in units that are about a second each but the same on every machine, of
+        work_limit: How much to do at most, in units of half a second to a second that are the same on every machine, of
             methods that count what they do; ``None`` for no limit.
         report: Called now and then. A KeyboardInterrupt is taken as a limit.
     """

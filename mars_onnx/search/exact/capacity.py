@@ -17,7 +17,7 @@ from mars_onnx.errors import CapacityError
 from mars_onnx.pool.topology import Pool
 from mars_onnx.search.evaluate import evaluate
 from mars_onnx.search.exact.chain.chain import Chain
-from mars_onnx.search.exact.claim import SPACE
+from mars_onnx.search.exact.claim import SAME, SPACE
 from mars_onnx.search.exact.limits import Limits
 from mars_onnx.search.exact.plenty import enough_bytes
 from mars_onnx.search.exact.strategies.tariff import Tariff
@@ -52,8 +52,6 @@ _TIGHTER = 0.8
 #: Runs of layers that are tried in the end, and mappings that are kept for a second look.
 _MOST_RUNS = 48
 _KEPT = 4
-#: A bound that leaves less, relatively, is met.
-_SAME = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,7 +336,7 @@ def fitted(problem: Problem, pool: Pool, objective: Objective, limits: Limits) -
         ending = Ending.HEURISTIC if ending is Ending.GAP else ending
         return SearchResult(mapping, cost_s, None, ending, SPACE + SPACE_THAT_FITS, others)
     bound = min(cost_s, fitting.bound_s)
-    if bound >= cost_s * (1 - _SAME):
+    if bound >= cost_s * (1 - SAME):
         ending, bound = Ending.PROVEN, cost_s
     elif limits.over is not None:
         ending = limits.over

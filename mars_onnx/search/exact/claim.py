@@ -27,6 +27,8 @@ from mars_onnx.search.exact.ways.sets import needed_of
 from mars_onnx.search.method import Objective
 from mars_onnx.search.problem import Problem, Source
 
+#: A bound that leaves less, relatively, is met: what is better by no more than rounding is nothing new.
+SAME = 1e-8
 #: What is looked at.
 SPACE = (
     "sets of accelerators in the pool's order, of like groups those first of which most are taken, one design each, a "

@@ -15,7 +15,7 @@ from mars_onnx.search.exact.capacity import fits, fitted
 from mars_onnx.search.exact.chain.chain import Chain
 from mars_onnx.search.exact.chain.joins import branches_of
 from mars_onnx.search.exact.chain.segments import width_of
-from mars_onnx.search.exact.claim import certain_seconds, space_of
+from mars_onnx.search.exact.claim import SAME, certain_seconds, space_of
 from mars_onnx.search.exact.incumbents import first, inside, outside
 from mars_onnx.search.exact.joined.branches import BranchSearch
 from mars_onnx.search.exact.limits import Limits
@@ -54,8 +54,6 @@ _LEAST_STEP = 0.01
 #: If it takes less than so many units to know that there are none, the next ones may be further above it, up to so far.
 _QUICK = 0.1
 _LONGEST_STEP = 0.25
-#: A bound that leaves less, relatively, is met: the search stops at what is better by no more than rounding.
-_SAME = 1e-8
 
 
 def exact_search(problem: Problem, pool: Pool, options: SearchOptions) -> SearchResult:
@@ -106,11 +104,11 @@ class _Run:
                 self.begin()
             if self.options.objective is Objective.LATENCY:
                 branches = branches_of(self.problem)
-                if branches is not None:
-                    found = BranchSearch(self.problem, self.pool, branches, self.check)
+                found = None if branches is None else BranchSearch(self.problem, self.pool, branches, self.check)
+                if found is not None:
                     self.joined = found.whole
                     self.side_by_side(found)
-                if branches is not None and self.joined:
+                if found is not None and found.whole:
                     self.elsewhere(Forward(self.sets(forward.chain, found.floors(forward.chain))))
                 else:
                     self.latency(forward)
@@ -194,7 +192,7 @@ class _Run:
         for mapping in (*others, *(self.simple if more else ())):
             if fits(self.problem, self.pool, mapping):
                 self.note(mapping)
-        return self.best[0][0] < before * (1 - _SAME)
+        return self.best[0][0] < before * (1 - SAME)
 
     def alone(self, forward: Forward) -> Iterator[list[State]]:
         """Sets that are looked at alone first: nearly always good, so that what is worse need not be looked at."""
@@ -238,7 +236,7 @@ class _Run:
             joined = search.step(self.limit())
             if joined is not None:
                 self.show(joined.sharp, map(search.mapping, [joined]))
-            if joined is not None and joined.sharp and self.best[0][0] > joined.seconds * (1 + _SAME):
+            if joined is not None and joined.sharp and self.best[0][0] > joined.seconds * (1 + SAME):
                 # Not as good as it promised: other sets may be, but there is no proof any more.
                 self.doubted = True
                 floor = min(floor, joined.seconds)

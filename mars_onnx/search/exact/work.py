@@ -2,8 +2,8 @@
 
 A clock gives another answer on another machine, or on the same one when it is busy. So a search decides by counts of
 what it was asked for: redistributions to price, entries of tables to add up, strategies to make. Each counts for about
-the time that it takes on a machine of 2025, so that a unit of work is about a second. What an earlier search of the
-same process left in some cache makes the work quicker and not less: what counts is what is asked.
+what it takes beside the others, and a unit of work is half a second to a second on machines of 2025. What an earlier
+search of the same process left in some cache makes the work quicker and not less: what counts is what is asked.
 
 The meter of a search holds for all that is called while :func:`metered` is open. What works outside of a search counts
 nowhere.
@@ -80,7 +80,7 @@ class Meter:
 
     @property
     def units(self) -> float:
-        """What has been done; a unit is about a second."""
+        """What has been done."""
         return self.parts / _PARTS
 
 

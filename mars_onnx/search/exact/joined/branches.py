@@ -77,7 +77,7 @@ class BranchSearch:
                 heappush(self._queue, (float(least[tuple(designs)]), next(self._numbers), choice))
             return None
         # Until it takes longer than something else, or than is known already.
-        enough = max(known, min((least for least, *_ in self._queue[1:3]), default=limit))
+        enough = min(limit, max(known, min((least for least, *_ in self._queue[1:3]), default=limit)))
         found = self._closer(own, enough, limit)
         joined = None if isinstance(found, float) else self._meeting.sharpened(found)
         seconds = found if isinstance(found, float) else found.seconds

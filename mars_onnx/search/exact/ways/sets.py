@@ -178,12 +178,10 @@ class Sets:
         found = self._runs.get(key)
         if found is None or found[0] != version:
             least = self._compute(state)
-            if known is not None:
-                runs = runs_of(known, least)
-            elif self.at_least is not None:
-                runs = runs_at_least(least, self.at_least(state))
+            if known is None:
+                runs = runs_at_least(least, None if self.at_least is None else self.at_least(state))
             else:
-                runs = runs_at_least(least)
+                runs = runs_of(known, least)
             found = self._runs[key] = version, runs
         return found[1]
 
